@@ -1,0 +1,86 @@
+package registry
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/mini-k8s/mini/store"
+)
+
+// Resource is one row of the API: everything the generic REST handlers need to serve a kind. Functions may be nil where
+// the generic behaviour is enough.
+type Resource struct {
+	GVK        schema.GroupVersionKind
+	Name       string // plural, as in the URL: "deployments"
+	Singular   string
+	ShortNames []string
+	Categories []string
+	Namespaced bool
+
+	// Key is the resource's place in etcd below /registry/ where it is not "Name": upstream keeps nodes in "minions",
+	// services in "services/specs". Rows with the same Key share one collection (events of both groups).
+	Key string
+	// Stored is the kind that Key holds where it is not GVK; ToStored and FromStored convert.
+	Stored     schema.GroupVersionKind
+	ToStored   func(store.Object) (store.Object, error)
+	FromStored func(store.Object) (store.Object, error)
+	TTLSeconds int64
+
+	Default  func(store.Object) // fills defaults, on requests and on what is read from etcd
+	Strategy Strategy
+	Fields   func(store.Object) fields.Set // selectable fields besides metadata.name and metadata.namespace
+	Table    Table
+
+	Status       *Strategy // the status subresource; nil if there is none. PrepareForUpdate keeps everything but status.
+	Scale        *Scale    // the scale subresource
+	Subresources []Subresource
+	// Create answers a create-only kind that is not stored (SubjectAccessReview, TokenReview): no other verb exists.
+	Create func(ctx context.Context, obj store.Object) (store.Object, error)
+}
+
+// Strategy is what is particular to writes of one kind. Hooks run in this order: Default, Prepare, admission, Validate,
+// Allocate, store. New objects may be changed by Prepare hooks; old ones never.
+type Strategy struct {
+	PrepareForCreate func(ctx context.Context, obj store.Object)
+	PrepareForUpdate func(ctx context.Context, obj, old store.Object) // clears what a client may not set, bumps generation
+	Validate         func(ctx context.Context, obj store.Object) field.ErrorList
+	ValidateUpdate   func(ctx context.Context, obj, old store.Object) field.ErrorList
+	Warnings         func(ctx context.Context, obj, old store.Object) []string // old is nil on create
+	// Allocate takes things outside the object (cluster IPs, node ports) and writes them into obj; undo gives them back
+	// when the write fails. old is nil on create, obj on delete. dryRun allocates nothing that lasts.
+	Allocate func(ctx context.Context, obj, old store.Object, dryRun bool) (undo func(), err error)
+	// GracePeriod decides a graceful delete: the seconds to wait, 0 to remove at once. nil removes at once.
+	GracePeriod func(obj store.Object, opts *metav1.DeleteOptions) int64
+	// CreateOnUpdate lets PUT create (Leases, Endpoints, EndpointSlices, Events, …), UnconditionalUpdate lets it go
+	// without a resourceVersion.
+	CreateOnUpdate      bool
+	UnconditionalUpdate bool
+}
+
+// Table is how kubectl sees the kind: the columns after Name, and a row's cells for them. Age is a column like another.
+type Table struct {
+	Columns []metav1.TableColumnDefinition // including Name
+	Cells   func(store.Object) []any       // one per column
+}
+
+// Scale maps an object to its autoscaling/v1 Scale and back.
+type Scale struct {
+	Get func(store.Object) (replicas, statusReplicas int32, selector string)
+	Set func(obj store.Object, replicas int32)
+}
+
+// Subresource is any other one, written as a change of the parent or as an action of its own.
+type Subresource struct {
+	Name  string // "binding", "token", "approval", "eviction", "ephemeralcontainers"
+	Kind  schema.GroupVersionKind
+	Verbs []string
+	// Strategy makes it a view on the parent (get, update, patch), like status.
+	Strategy *Strategy
+	// Create answers POST parent/name/sub: body is of Kind; the answer is sent back with 201.
+	Create func(ctx context.Context, namespace, name string, body runtime.Object, dryRun bool) (runtime.Object, error)
+}

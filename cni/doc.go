@@ -1,0 +1,2 @@
+// Package cni is the pod network of a node.
+package cni
