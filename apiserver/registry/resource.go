@@ -30,10 +30,14 @@ type Resource struct {
 	ToStored   func(store.Object) (store.Object, error)
 	FromStored func(store.Object) (store.Object, error)
 	TTLSeconds int64
+	// Verbs are the verbs served where they are not all of create, delete, deletecollection, get, list, patch, update, watch.
+	Verbs []string
 
 	Default  func(store.Object) // fills defaults, on requests and on what is read from etcd
 	Strategy Strategy
-	Fields   func(store.Object) fields.Set // selectable fields besides metadata.name and metadata.namespace
+	// Fields are the selectable fields besides metadata.name and metadata.namespace. The set has the same keys for every
+	// object, so that those of an empty object are the labels a fieldSelector may use.
+	Fields func(store.Object) fields.Set
 	Table    Table
 
 	Status       *Strategy // the status subresource; nil if there is none. PrepareForUpdate keeps everything but status.
@@ -51,11 +55,20 @@ type Strategy struct {
 	Validate         func(ctx context.Context, obj store.Object) field.ErrorList
 	ValidateUpdate   func(ctx context.Context, obj, old store.Object) field.ErrorList
 	Warnings         func(ctx context.Context, obj, old store.Object) []string // old is nil on create
-	// Allocate takes things outside the object (cluster IPs, node ports) and writes them into obj; undo gives them back
-	// when the write fails. old is nil on create, obj on delete. dryRun allocates nothing that lasts.
-	Allocate func(ctx context.Context, obj, old store.Object, dryRun bool) (undo func(), err error)
+	// Allocate takes things outside the object (cluster IPs, node ports) and writes them into obj. old is nil on create,
+	// obj is nil on delete (also when an update removes the last finalizer). dryRun takes nothing that lasts. finish, if
+	// not nil, is called exactly once after the write, saying whether it succeeded: only then is what old held and obj no
+	// longer does given back, and only on failure what was taken.
+	Allocate func(ctx context.Context, obj, old store.Object, dryRun bool) (finish func(ok bool), err error)
 	// GracePeriod decides a graceful delete: the seconds to wait, 0 to remove at once. nil removes at once.
 	GracePeriod func(obj store.Object, opts *metav1.DeleteOptions) int64
+	// PrepareForDelete changes an object that a delete is about to mark with a deletionTimestamp instead of removing it
+	// (a Namespace becomes Terminating).
+	PrepareForDelete func(ctx context.Context, obj store.Object)
+	// Held says that something besides metadata.finalizers and the grace period keeps a deleted object (a Namespace's
+	// spec.finalizers). It is asked on delete and after every update of an object being deleted, which removes it once
+	// nothing holds it any more.
+	Held func(obj store.Object) bool
 	// CreateOnUpdate lets PUT create (Leases, Endpoints, EndpointSlices, Events, …), UnconditionalUpdate lets it go
 	// without a resourceVersion.
 	CreateOnUpdate      bool
