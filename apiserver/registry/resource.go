@@ -2,6 +2,8 @@ package registry
 
 import (
 	"context"
+	"net/http"
+	"net/url"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -69,6 +71,9 @@ type Strategy struct {
 	// spec.finalizers). It is asked on delete and after every update of an object being deleted, which removes it once
 	// nothing holds it any more.
 	Held func(obj store.Object) bool
+	// ReturnDeleted makes DELETE of an object that is gone at once answer with the object rather than a Status (Pod,
+	// Service, ServiceAccount, PersistentVolume, PersistentVolumeClaim, PodTemplate, ReplicationController, ResourceQuota).
+	ReturnDeleted bool
 	// CreateOnUpdate lets PUT create (Leases, Endpoints, EndpointSlices, Events, …), UnconditionalUpdate lets it go
 	// without a resourceVersion.
 	CreateOnUpdate      bool
@@ -87,13 +92,32 @@ type Scale struct {
 	Set func(obj store.Object, replicas int32)
 }
 
-// Subresource is any other one, written as a change of the parent or as an action of its own.
+// Subresource is any other one. Exactly one of Strategy, Change, Evict, Create and Connect is set.
 type Subresource struct {
 	Name  string // "binding", "token", "approval", "eviction", "ephemeralcontainers"
 	Kind  schema.GroupVersionKind
-	Verbs []string
-	// Strategy makes it a view on the parent (get, update, patch), like status.
+	Verbs []string // for discovery and routing: "create", "get", "update", "patch", "delete"
+	// Strategy makes it a view on the parent (get, update, patch), like status: the body is the parent's kind.
 	Strategy *Strategy
+	// Change answers POST parent/name/sub by writing the body into a copy of the parent (pods/binding); the answer is a
+	// Status of Success with 201. An error is sent as it is; it is asked again when another writer came in between.
+	Change func(ctx context.Context, parent store.Object, body runtime.Object) error
+	// Evict answers POST parent/name/sub by deleting the parent with the options it returns (pods/eviction).
+	Evict func(ctx context.Context, parent store.Object, body runtime.Object) (*metav1.DeleteOptions, error)
 	// Create answers POST parent/name/sub: body is of Kind; the answer is sent back with 201.
 	Create func(ctx context.Context, namespace, name string, body runtime.Object, dryRun bool) (runtime.Object, error)
+	// Connect answers with a handler that takes the connection over: log, exec, attach, portforward, proxy. The handler
+	// is given the original request. Rows leave it nil where the server's Config brings it (apiserver.Config.Connect).
+	Connect ConnectFunc
+}
+
+// ConnectFunc finds who serves a streaming subresource; an error is sent as a Status. The user is in ctx (package
+// apiserver/request) and has passed authorization: "get" for GET, "create" for POST, and so on for each method.
+type ConnectFunc func(ctx context.Context, namespace, name string, opts ConnectOptions) (http.Handler, error)
+
+// ConnectOptions is what the request says beyond the object's name.
+type ConnectOptions struct {
+	Method string
+	Path   string // what follows the subresource in the URL, with its leading slash: "" or "/metrics" for …/proxy/metrics
+	Query  url.Values
 }
