@@ -40,7 +40,7 @@ type Resource struct {
 	// Fields are the selectable fields besides metadata.name and metadata.namespace. The set has the same keys for every
 	// object, so that those of an empty object are the labels a fieldSelector may use.
 	Fields func(store.Object) fields.Set
-	Table    Table
+	Table  Table
 
 	Status       *Strategy // the status subresource; nil if there is none. PrepareForUpdate keeps everything but status.
 	Scale        *Scale    // the scale subresource

@@ -1,0 +1,131 @@
+package builtin_test
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/registry/builtin"
+	"github.com/mini-k8s/mini/store"
+)
+
+func rows(t *testing.T) []registry.Resource {
+	t.Helper()
+	rows, _ := builtin.Resources(registry.Deps{
+		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		NodePorts:    registry.PortRange{From: 30000, To: 32767},
+	})
+	return rows
+}
+
+func newObject(t *testing.T, row registry.Resource) store.Object {
+	t.Helper()
+	o, err := scheme.Scheme.New(row.GVK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.(store.Object)
+}
+
+// TestRows checks what the generic handlers rely on for every row.
+func TestRows(t *testing.T) {
+	seen := map[string]bool{}
+	for _, row := range rows(t) {
+		t.Run(row.GVK.Group+"_"+row.Name, func(t *testing.T) {
+			id := row.GVK.GroupVersion().String() + "/" + row.Name
+			if seen[id] {
+				t.Errorf("%s has two rows", id)
+			}
+			seen[id] = true
+			if row.Singular == "" || row.GVK.Kind == "" || row.GVK.Version == "" {
+				t.Errorf("incomplete names: %+v", row.GVK)
+			}
+			o := newObject(t, row)
+			if row.Create != nil {
+				if !slices.Equal(row.Verbs, []string{"create"}) {
+					t.Errorf("a kind that is not stored only serves create, not %v", row.Verbs)
+				}
+				return
+			}
+			if row.Default != nil {
+				row.Default(o)
+			}
+			cells := row.Table.Cells(o)
+			if len(cells) != len(row.Table.Columns) {
+				t.Errorf("%d cells for %d columns", len(cells), len(row.Table.Columns))
+			}
+			if !slices.ContainsFunc(row.Table.Columns, func(c metav1.TableColumnDefinition) bool { return c.Name == "Name" && c.Format == "name" }) {
+				t.Error("no Name column")
+			}
+			if row.Strategy.Validate == nil || row.Strategy.ValidateUpdate == nil {
+				t.Error("validates nothing")
+			}
+			if errs := row.Strategy.Validate(t.Context(), o); len(errs) == 0 {
+				t.Error("an empty object is accepted")
+			}
+			for _, sub := range row.Subresources {
+				if _, err := scheme.Scheme.New(sub.Kind); err != nil {
+					t.Errorf("%s: %v", sub.Name, err)
+				}
+				if (sub.Strategy == nil) == (sub.Create == nil) {
+					t.Errorf("%s is neither a view nor an action", sub.Name)
+				}
+				if len(sub.Verbs) == 0 {
+					t.Errorf("%s has no verbs", sub.Name)
+				}
+			}
+		})
+	}
+}
+
+// TestStorageRoundTrip checks that every stored kind survives the protobuf encoding, through FromStored and ToStored
+// where a row has them.
+func TestStorageRoundTrip(t *testing.T) {
+	codec := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
+	for _, row := range rows(t) {
+		if row.Create != nil {
+			continue
+		}
+		t.Run(row.GVK.Group+"_"+row.Name, func(t *testing.T) {
+			o := newObject(t, row)
+			o.SetName("n")
+			o.SetLabels(map[string]string{"a": "b"})
+			if row.Default != nil {
+				row.Default(o)
+			}
+			o.GetObjectKind().SetGroupVersionKind(row.GVK)
+			stored := o
+			var err error
+			if row.ToStored != nil {
+				if stored, err = row.ToStored(o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var buf bytes.Buffer
+			if err := codec.Encode(stored, &buf); err != nil {
+				t.Fatal(err)
+			}
+			back, _, err := codec.Decode(buf.Bytes(), nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := back.(store.Object)
+			if row.FromStored != nil {
+				if got, err = row.FromStored(got); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(runtime.Object(o), runtime.Object(got)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

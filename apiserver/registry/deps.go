@@ -1,0 +1,43 @@
+package registry
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/mini-k8s/mini/store"
+)
+
+// Deps is what rows need from their surroundings. A row whose function is nil here is still served; what depends on the
+// function answers 405 or is skipped, as said at each field.
+type Deps struct {
+	// Collection returns the collection below /registry/KEY/, whose objects are of kind stored; the same one for the same
+	// key each time. It is called when a hook first needs it, never while rows are being built.
+	Collection func(key string, stored schema.GroupVersionKind) store.Collection
+
+	// Delete removes an object the way the delete verb does, graceful and with preconditions; eviction needs it.
+	Delete func(ctx context.Context, resource schema.GroupResource, namespace, name string, opts *metav1.DeleteOptions) error
+
+	// ServiceCIDRs are the ranges of cluster addresses, the first one the primary; at most one of each family.
+	ServiceCIDRs []netip.Prefix
+	NodePorts    PortRange
+
+	// CreateToken answers serviceaccounts/token; the subresource is not there where it is nil.
+	CreateToken func(ctx context.Context, namespace, name string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
+
+	// Review answers the create-only kinds of authentication.k8s.io and authorization.k8s.io (TokenReview,
+	// SubjectAccessReview, …) by kind name; kinds missing here are not served.
+	Review map[string]func(ctx context.Context, obj store.Object) (store.Object, error)
+
+	Logger *slog.Logger
+}
+
+// PortRange is a range of ports, both ends included.
+type PortRange struct{ From, To int32 }
+
+// Contains reports whether port lies in the range.
+func (r PortRange) Contains(port int32) bool { return r.From <= port && port <= r.To }
