@@ -11,7 +11,7 @@ HELLO_IMAGE := bin/images/hello.tar
 TEST_TIMEOUT ?= 20m
 
 include internal/helpers/helpers.mk
-include apiserver/openapi/openapi.mk
+-include apiserver/openapi/openapi.mk
 
 .PHONY: help build mini deps test unit e2e lint bench fmt clean quickstart quickstart-down images
 
