@@ -20,6 +20,7 @@ var (
 	ErrTooLarge    = errors.New("the object is larger than the store accepts")       // 413
 	ErrUnavailable = errors.New("the store does not answer")                         // 503, retry
 	ErrBadContinue = errors.New("the continue token is not valid")                   // 400
+	ErrBadRevision = errors.New("the resourceVersion is not valid")                  // 400
 )
 
 // Object is what the store keeps: an API object with its metadata. Typed objects and *unstructured.Unstructured both are.
@@ -42,8 +43,16 @@ type Item struct {
 	Object   Object
 	Revision int64
 
-	mu       sync.Mutex
-	encoding map[string][]byte
+	size  int32 // of the storage encoding
+	stale bool  // the bytes in etcd should be written anew even if nothing changes (an old encryption key)
+
+	mu        sync.Mutex
+	encodings []encoding
+}
+
+type encoding struct {
+	format string
+	bytes  []byte
 }
 
 // Encoding returns the object's bytes in the named format (for instance "application/json;v1"), calling encode at most
@@ -51,17 +60,16 @@ type Item struct {
 func (i *Item) Encoding(format string, encode func(Object) ([]byte, error)) ([]byte, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if b, ok := i.encoding[format]; ok {
-		return b, nil
+	for _, e := range i.encodings {
+		if e.format == format {
+			return e.bytes, nil
+		}
 	}
 	b, err := encode(i.Object)
 	if err != nil {
 		return nil, err
 	}
-	if i.encoding == nil {
-		i.encoding = make(map[string][]byte, 1)
-	}
-	i.encoding[format] = b
+	i.encodings = append(i.encodings, encoding{format, b})
 	return b, nil
 }
 
@@ -132,7 +140,9 @@ type WatchOptions struct {
 	// InitialEvents asks for Added events of what exists, at least as new as ResourceVersion, then a Bookmark with
 	// InitialEventsEnd set (the WatchList protocol, KEP-3157).
 	InitialEvents bool
-	Bookmarks     bool // a Bookmark about once a minute and before the watch ends
+	// FromNow leaves out the Added events with which ResourceVersion "" and "0" start (sendInitialEvents=false).
+	FromNow   bool
+	Bookmarks bool // a Bookmark about once a minute and before the watch ends
 }
 
 // Watch is a running watch. Events is closed when it ends.
@@ -164,7 +174,17 @@ type Event struct {
 
 // CollectionConfig describes one resource to the store.
 type CollectionConfig struct {
-	Prefix string        // whole etcd prefix with both slashes: "/registry/pods/"
-	Codec  Codec         //
+	Prefix string // whole etcd prefix with both slashes: "/registry/pods/"
+	Codec  Codec
 	TTL    time.Duration // objects disappear this long after their last write; 0 keeps them (Events: 1 h)
+	// Transformer encrypts what the codec made on its way to etcd; nil stores it as it is.
+	Transformer Transformer
+}
+
+// Transformer is encryption at rest. key is the whole etcd key, so that a value cannot be moved to another.
+type Transformer interface {
+	ToStorage(key string, plain []byte) ([]byte, error)
+	// FromStorage also says whether the value should be written anew at the next chance: another key or provider is
+	// the first one now.
+	FromStorage(key string, stored []byte) (plain []byte, stale bool, err error)
 }

@@ -1,0 +1,560 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/btree"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// entry is a place in the key-ordered tree; the item carries the same key, but comparing should not touch it.
+type entry struct {
+	key  string
+	item *Item
+}
+
+type tree = btree.BTreeG[entry]
+
+func newTree() *tree {
+	return btree.NewG(32, func(a, b entry) bool { return a.key < b.key })
+}
+
+// collection is the cache of one prefix. Everything in the first block is guarded by the store's lock, so that its
+// contents and the store's applied revision are always seen together.
+type collection struct {
+	s   *Store
+	cfg CollectionConfig
+
+	items      *tree
+	snapshot   *tree            // a copy of items that nobody changes; nil after a change
+	broken     map[string]error // keys whose bytes cannot be decoded
+	history    history
+	inflight   map[string][]*flight // puts on their way, by key
+	buffer     []buffered // what came in while the first load runs
+	changed    int64      // revision of the last change
+	generation int        // counts unloads, so that a load that began before one is thrown away
+
+	state   atomic.Int32 // unloaded, loading, ready
+	loading sync.Mutex   // held by the one that loads
+
+	watches watches
+}
+
+type buffered struct {
+	key      string
+	item     *Item
+	err      error
+	revision int64
+}
+
+const (
+	unloaded int32 = iota
+	loading
+	ready
+)
+
+var _ Collection = (*collection)(nil)
+
+func newCollection(s *Store, cfg CollectionConfig) *collection {
+	c := &collection{s: s, cfg: cfg, inflight: map[string][]*flight{}}
+	c.watches.init(c)
+	return c
+}
+
+// load fills the cache at its first use.
+func (c *collection) load(ctx context.Context) error {
+	if c.state.Load() == ready {
+		return nil
+	}
+	c.loading.Lock()
+	defer c.loading.Unlock()
+	if c.state.Load() == ready {
+		return nil
+	}
+	c.s.mu.Lock()
+	c.state.Store(loading)
+	c.buffer = nil
+	generation := c.generation
+	c.s.mu.Unlock()
+
+	items, broken, revision, err := c.read(ctx)
+	if err == nil {
+		err = c.s.caughtUp(ctx, revision)
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	switch {
+	case err != nil:
+		c.state.Store(unloaded)
+		c.buffer = nil
+		return fmt.Errorf("loading %s: %w", c.cfg.Prefix, err)
+	case generation != c.generation:
+		return fmt.Errorf("loading %s: %w: its history was compacted meanwhile", c.cfg.Prefix, ErrUnavailable)
+	}
+	c.items, c.broken, c.snapshot = items, broken, nil
+	c.history = history{first: c.history.end(), floor: revision}
+	c.changed = revision
+	c.state.Store(ready)
+	for _, b := range c.buffer {
+		switch {
+		case b.revision <= revision:
+		case b.err != nil:
+			c.breakLocked(b.key, b.err, b.revision)
+		default:
+			c.applyLocked(b.key, b.item, nil, b.revision)
+		}
+	}
+	c.buffer = nil
+	return nil
+}
+
+// read gets all that etcd has, in pages of one revision.
+func (c *collection) read(ctx context.Context) (*tree, map[string]error, int64, error) {
+	items, broken := newTree(), map[string]error{}
+	from, revision := c.cfg.Prefix, int64(0)
+	for {
+		r, err := c.s.etcd.Range(ctx, keyRange(c.cfg.Prefix, from, revision, 1000))
+		if err != nil {
+			return nil, nil, 0, translate(ctx, err)
+		}
+		if revision == 0 {
+			revision = r.Header.Revision
+		}
+		for _, kv := range r.Kvs {
+			key := string(kv.Key[len(c.cfg.Prefix):])
+			item, err := c.decode(key, kv.Value, kv.ModRevision)
+			if err != nil {
+				c.s.log.Error("an object in etcd cannot be read", "key", string(kv.Key), "err", err)
+				broken[key] = err
+				continue
+			}
+			items.ReplaceOrInsert(entry{item.Key, item})
+		}
+		if !r.More {
+			return items, broken, revision, nil
+		}
+		from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// unloadLocked forgets everything; the next use loads again.
+func (c *collection) unloadLocked() {
+	c.items, c.snapshot, c.broken, c.buffer = nil, nil, nil, nil
+	c.history = history{first: c.history.end()}
+	c.generation++
+	c.state.Store(unloaded)
+}
+
+// applyLocked is the one place where a change enters the cache; item is nil for a delete.
+func (c *collection) applyLocked(key string, item, tomb *Item, revision int64) {
+	switch c.state.Load() {
+	case unloaded:
+		return
+	case loading:
+		c.buffer = append(c.buffer, buffered{key: key, item: item, revision: revision})
+		return
+	}
+	delete(c.broken, key)
+	var old entry
+	if item != nil {
+		old, _ = c.items.ReplaceOrInsert(entry{item.Key, item})
+	} else {
+		old, _ = c.items.Delete(entry{key: key})
+		if old.item == nil {
+			return
+		}
+		if tomb == nil {
+			tomb = old.item.at(revision)
+		}
+	}
+	c.snapshot = nil
+	c.changed = revision
+	c.history.add(&record{key: key, before: old.item, after: item, gone: tomb, revision: revision})
+	c.watches.kick()
+}
+
+// breakLocked takes note of a key whose new bytes cannot be decoded. To watchers it is gone: what is there now is not
+// what they were told.
+func (c *collection) breakLocked(key string, err error, revision int64) {
+	if c.state.Load() == loading {
+		c.buffer = append(c.buffer, buffered{key: key, err: err, revision: revision})
+		return
+	}
+	if c.state.Load() == unloaded {
+		return
+	}
+	c.s.log.Error("an object in etcd cannot be read", "key", c.cfg.Prefix+key, "err", err)
+	c.applyLocked(key, nil, nil, revision)
+	c.broken[key] = err
+}
+
+// brokenLocked is the error of a list that would have to leave objects out.
+func (c *collection) brokenLocked() error {
+	for key, err := range c.broken {
+		return fmt.Errorf("%s%s cannot be read: %w", c.cfg.Prefix, key, err)
+	}
+	return nil
+}
+
+// snapshotLocked needs the store's lock for writing.
+func (c *collection) snapshotLocked() *tree {
+	if c.snapshot == nil {
+		c.snapshot = c.items.Clone()
+	}
+	return c.snapshot
+}
+
+// view is the collection at a revision, free of locks.
+func (c *collection) view() (*tree, int64, error) {
+	c.s.mu.RLock()
+	if c.state.Load() == ready && c.snapshot != nil && len(c.broken) == 0 {
+		defer c.s.mu.RUnlock()
+		return c.snapshot, c.s.applied, nil
+	}
+	c.s.mu.RUnlock()
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if err := c.usableLocked(); err != nil {
+		return nil, 0, err
+	}
+	if err := c.brokenLocked(); err != nil {
+		return nil, 0, err
+	}
+	return c.snapshotLocked(), c.s.applied, nil
+}
+
+// usableLocked fails in the moment between an unload and the next load.
+func (c *collection) usableLocked() error {
+	if c.state.Load() != ready {
+		return fmt.Errorf("%w: the watch cache is starting over", ErrUnavailable)
+	}
+	return nil
+}
+
+// cached is the item the cache holds, nil if none.
+func (c *collection) cached(key string) (*Item, error) {
+	c.s.mu.RLock()
+	defer c.s.mu.RUnlock()
+	if err := c.usableLocked(); err != nil {
+		return nil, err
+	}
+	if err, ok := c.broken[key]; ok {
+		return nil, fmt.Errorf("%s%s cannot be read: %w", c.cfg.Prefix, key, err)
+	}
+	e, _ := c.items.Get(entry{key: key})
+	return e.item, nil
+}
+
+// Get implements Collection.
+func (c *collection) Get(ctx context.Context, key, resourceVersion string) (*Item, error) {
+	revision, err := parseRevision(resourceVersion)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.load(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.fresh(ctx, resourceVersion, revision); err != nil {
+		return nil, err
+	}
+	item, err := c.cached(key)
+	if err == nil && item == nil {
+		err = ErrNotFound
+	}
+	return item, err
+}
+
+// fresh waits until the cache is as new as a resourceVersion asks for.
+func (c *collection) fresh(ctx context.Context, resourceVersion string, revision int64) error {
+	switch {
+	case resourceVersion == "":
+		_, err := c.s.latest(ctx)
+		return err
+	case revision == 0:
+		return nil
+	}
+	return c.s.notOlder(ctx, revision)
+}
+
+func parseRevision(resourceVersion string) (int64, error) {
+	if resourceVersion == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(resourceVersion, 10, 63)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %q is not a number", ErrBadRevision, resourceVersion)
+	}
+	return int64(n), nil
+}
+
+// Create implements Collection.
+func (c *collection) Create(ctx context.Context, key string, obj Object) (*Item, error) {
+	if obj.GetResourceVersion() != "" {
+		return nil, errors.New("store: an object to be created must not have a resourceVersion")
+	}
+	if err := c.load(ctx); err != nil {
+		return nil, err
+	}
+	data, err := c.encode(key, obj)
+	if err != nil {
+		return nil, err
+	}
+	item, current, err := c.put(ctx, key, data, 0)
+	if err != nil {
+		return nil, err
+	}
+	if current != nil {
+		return nil, ErrExists
+	}
+	return item, nil
+}
+
+// Mutate implements Collection.
+func (c *collection) Mutate(ctx context.Context, key string, decide func(*Item) (Change, error)) (*Item, error) {
+	if err := c.load(ctx); err != nil {
+		return nil, err
+	}
+	current, err := c.cached(key)
+	if err != nil {
+		return nil, err
+	}
+	// proven: current was read from etcd, or from a cache that had caught up, after the call began. Only on such a
+	// state may a decision end the call without a write.
+	for proven := false; ; {
+		change, err := decide(current)
+		if err != nil || (change.Put == nil && (!change.Delete || current == nil)) {
+			if proven {
+				return current, err
+			}
+			again, ferr := c.proven(ctx, key)
+			if ferr != nil {
+				return nil, ferr
+			}
+			proven = true
+			if again.revision() == current.revision() {
+				return current, err
+			}
+			current = again
+			continue
+		}
+		var item, newer *Item
+		if change.Put != nil {
+			data, err := c.encode(key, change.Put)
+			if err != nil {
+				return nil, err
+			}
+			if c.same(key, current, data) {
+				again, err := c.proven(ctx, key)
+				if err != nil {
+					return nil, err
+				}
+				if again.revision() == current.revision() {
+					return current, nil
+				}
+				current, proven = again, true
+				continue
+			}
+			item, newer, err = c.put(ctx, key, data, current.revision())
+			if err != nil {
+				return nil, err
+			}
+		} else {
+			item, newer, err = c.remove(ctx, key, current)
+			if err != nil {
+				return nil, err
+			}
+		}
+		if item != nil {
+			return item, nil
+		}
+		current, proven = newer, true
+		if newer == absent {
+			current = nil
+		}
+	}
+}
+
+// absent stands for "no such key" where nil means that a write went through.
+var absent = new(Item)
+
+func (c *collection) proven(ctx context.Context, key string) (*Item, error) {
+	if _, err := c.s.latest(ctx); err != nil {
+		return nil, err
+	}
+	return c.cached(key)
+}
+
+// same says whether storing data would change nothing.
+func (c *collection) same(key string, current *Item, data []byte) bool {
+	if current == nil || current.stale || int(current.size) != len(data) {
+		return false
+	}
+	old, err := c.cfg.Codec.Encode(current.Object)
+	return err == nil && string(old) == string(data)
+}
+
+// put writes data if the key still has the revision, 0 for none. It returns the new item, or what is there instead.
+func (c *collection) put(ctx context.Context, key string, data []byte, revision int64) (item, newer *Item, _ error) {
+	var lease int64
+	if c.cfg.TTL > 0 {
+		var err error
+		if lease, err = c.s.leases.get(ctx, c.cfg.TTL); err != nil {
+			return nil, nil, translate(ctx, err)
+		}
+	}
+	stored := data
+	if t := c.cfg.Transformer; t != nil {
+		var err error
+		if stored, err = t.ToStorage(c.cfg.Prefix+key, data); err != nil {
+			return nil, nil, fmt.Errorf("encrypting: %w", err)
+		}
+	}
+	// What readers get is what is written: decoding drops what the encoding does not carry.
+	obj, err := c.cfg.Codec.Decode(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("decoding what was just encoded: %w", err)
+	}
+	f := &flight{c: c, key: key, plain: data, stored: stored, obj: obj}
+	c.s.launch(f)
+	at, newer, err := c.txn(ctx, key, revision, &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestPut{
+		RequestPut: &etcdserverpb.PutRequest{Key: []byte(c.cfg.Prefix + key), Value: stored, Lease: lease},
+	}})
+	return c.s.land(f, at), newer, err
+}
+
+// remove deletes the key if it still is current.
+func (c *collection) remove(ctx context.Context, key string, current *Item) (item, newer *Item, _ error) {
+	at, newer, err := c.txn(ctx, key, current.Revision, &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestDeleteRange{
+		RequestDeleteRange: &etcdserverpb.DeleteRangeRequest{Key: []byte(c.cfg.Prefix + key)},
+	}})
+	if err != nil || newer != nil {
+		return nil, newer, err
+	}
+	tomb := current.at(at)
+	c.s.wrote(ownWrite{c: c, key: key, tomb: tomb}, at)
+	return tomb, nil, nil
+}
+
+// txn runs op if the key has the revision and returns the revision of the write; otherwise what the key holds, absent
+// if nothing.
+func (c *collection) txn(ctx context.Context, key string, revision int64, op *etcdserverpb.RequestOp) (int64, *Item, error) {
+	full := []byte(c.cfg.Prefix + key)
+	resp, err := c.s.etcd.Txn(ctx, &etcdserverpb.TxnRequest{
+		Compare: []*etcdserverpb.Compare{{
+			Key:         full,
+			Target:      etcdserverpb.Compare_MOD,
+			Result:      etcdserverpb.Compare_EQUAL,
+			TargetUnion: &etcdserverpb.Compare_ModRevision{ModRevision: revision},
+		}},
+		Success: []*etcdserverpb.RequestOp{op},
+		Failure: []*etcdserverpb.RequestOp{{Request: &etcdserverpb.RequestOp_RequestRange{
+			RequestRange: &etcdserverpb.RangeRequest{Key: full},
+		}}},
+	})
+	if err != nil {
+		return 0, nil, c.s.failed(ctx, err)
+	}
+	if resp.Succeeded {
+		return resp.Header.Revision, nil, nil
+	}
+	var kvs []*mvccpb.KeyValue
+	if len(resp.Responses) == 1 {
+		kvs = resp.Responses[0].GetResponseRange().GetKvs()
+	}
+	if len(kvs) == 0 {
+		return 0, absent, nil
+	}
+	item, err := c.decode(key, kvs[0].Value, kvs[0].ModRevision)
+	return 0, item, err
+}
+
+// encode makes the plain storage bytes of an object and refuses what etcd would.
+func (c *collection) encode(key string, obj Object) ([]byte, error) {
+	data, err := c.cfg.Codec.Encode(obj)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s%s: %w", c.cfg.Prefix, key, err)
+	}
+	if len(data) > maxObjectSize {
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(data), maxObjectSize)
+	}
+	return data, nil
+}
+
+// decode makes an item of what etcd holds.
+func (c *collection) decode(key string, stored []byte, revision int64) (*Item, error) {
+	data, stale := stored, false
+	if t := c.cfg.Transformer; t != nil {
+		var err error
+		if data, stale, err = t.FromStorage(c.cfg.Prefix+key, stored); err != nil {
+			return nil, fmt.Errorf("decrypting: %w", err)
+		}
+	}
+	item, err := c.item(key, data, revision)
+	if err == nil {
+		item.stale = stale
+	}
+	return item, err
+}
+
+func (c *collection) item(key string, data []byte, revision int64) (*Item, error) {
+	obj, err := c.cfg.Codec.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("decoding: %w", err)
+	}
+	return newItem(key, obj, revision, len(data)), nil
+}
+
+// newItem takes over obj.
+func newItem(key string, obj Object, revision int64, size int) *Item {
+	obj.SetResourceVersion(strconv.FormatInt(revision, 10))
+	return &Item{Key: strings.Clone(key), Object: obj, Revision: revision, size: int32(size)}
+}
+
+// revision of an item, 0 of none.
+func (i *Item) revision() int64 {
+	if i == nil {
+		return 0
+	}
+	return i.Revision
+}
+
+// at is the same state under another revision: how watchers see an object that is gone.
+func (i *Item) at(revision int64) *Item {
+	obj := shallow(i.Object)
+	obj.SetResourceVersion(strconv.FormatInt(revision, 10))
+	return &Item{Key: i.Key, Object: obj, Revision: revision, size: i.size}
+}
+
+// shallow copies an object just deep enough for its resourceVersion to be set; everything below is shared.
+func shallow(obj Object) Object {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		top := make(map[string]any, len(u.Object))
+		for k, v := range u.Object {
+			top[k] = v
+		}
+		if meta, ok := top["metadata"].(map[string]any); ok {
+			m := make(map[string]any, len(meta))
+			for k, v := range meta {
+				m[k] = v
+			}
+			top["metadata"] = m
+		}
+		return &unstructured.Unstructured{Object: top}
+	}
+	v := reflect.ValueOf(obj)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return obj.DeepCopyObject().(Object)
+	}
+	n := reflect.New(v.Elem().Type())
+	n.Elem().Set(v.Elem())
+	return n.Interface().(Object)
+}

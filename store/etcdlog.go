@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// etcdLogger makes etcd's log that of the store: information nobody asked for becomes debug, and of a warning that
+// repeats, as they do by the hundred on a slow disk, one a minute is let through. What etcd would end the process for
+// goes to fatal and ends the goroutine that said it.
+func etcdLogger(log *slog.Logger, fatal chan<- error) *zap.Logger {
+	hook := lost{fatal}
+	core := zapcore.NewSamplerWithOptions(&slogCore{handler: log.With("component", "etcd").Handler()}, time.Minute, 1, 0)
+	return zap.New(core, zap.WithFatalHook(hook), zap.WithPanicHook(hook))
+}
+
+// lost takes the place of os.Exit and panic.
+type lost struct{ fatal chan<- error }
+
+func (l lost) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	err := fmt.Errorf("%s", e.Message)
+	for _, f := range fields {
+		if cause, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
+			err = fmt.Errorf("%s: %w", e.Message, cause)
+		}
+	}
+	select {
+	case l.fatal <- err:
+	default: // somebody was faster; one reason is enough
+	}
+	runtime.Goexit()
+}
+
+// slogCore is a zap core on a slog handler.
+type slogCore struct{ handler slog.Handler }
+
+func (c *slogCore) level(l zapcore.Level) slog.Level {
+	switch {
+	case l >= zapcore.ErrorLevel:
+		return slog.LevelError
+	case l == zapcore.WarnLevel:
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
+
+func (c *slogCore) Enabled(l zapcore.Level) bool {
+	return c.handler.Enabled(context.Background(), c.level(l))
+}
+
+func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
+	return &slogCore{c.handler.WithAttrs(attrs(fields))}
+}
+
+func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	r := slog.NewRecord(e.Time, c.level(e.Level), e.Message, 0)
+	r.AddAttrs(attrs(fields)...)
+	return c.handler.Handle(context.Background(), r)
+}
+
+func (c *slogCore) Sync() error { return nil }
+
+func attrs(fields []zapcore.Field) []slog.Attr {
+	m := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(m)
+	}
+	out := make([]slog.Attr, 0, len(m.Fields))
+	for _, f := range fields {
+		if v, ok := m.Fields[f.Key]; ok {
+			out = append(out, slog.Any(f.Key, v))
+		}
+	}
+	return out
+}

@@ -1,0 +1,346 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/pkg/v3/featuregate"
+	"go.etcd.io/etcd/server/v3/config"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+)
+
+// member is the embedded etcd: the server without its listeners. Calls go to the functions behind its gRPC API.
+type member struct {
+	etcdserverpb.KVServer
+	etcdserverpb.LeaseServer
+
+	log    *slog.Logger
+	server *etcdserver.EtcdServer
+	fatal  <-chan error
+	lock   *os.File
+	socket *grpc.Server // nil if nobody is served
+
+	// acked is the newest revision that a writer was told of. Asking the server instead would wait for the fsync of its
+	// database.
+	acked atomic.Int64
+}
+
+var _ etcd = (*member)(nil)
+
+// startMember starts etcd in cfg.DataDir and returns when it leads and has applied its log.
+func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			lock.Close()
+		}
+	}()
+	name, err := memberName(filepath.Join(cfg.DataDir, "name"))
+	if err != nil {
+		return nil, err
+	}
+	fatal := make(chan error, 1)
+	srv, err := etcdserver.NewServer(memberConfig(cfg, name, fatal))
+	if err != nil {
+		return nil, fmt.Errorf("opening etcd in %s: %w", cfg.DataDir, err)
+	}
+	srv.Start()
+	m := &member{
+		KVServer:    v3rpc.NewQuotaKVServer(srv),
+		LeaseServer: v3rpc.NewQuotaLeaseServer(srv),
+		log:         cfg.Logger,
+		server:      srv,
+		fatal:       fatal,
+		lock:        lock,
+	}
+	defer func() {
+		if retErr != nil {
+			srv.HardStop()
+		}
+	}()
+	if err := m.elect(ctx); err != nil {
+		return nil, err
+	}
+	select {
+	case <-srv.ReadyNotify():
+	case err := <-fatal:
+		return nil, fmt.Errorf("etcd: %w", err)
+	case <-srv.StopNotify():
+		return nil, errors.New("etcd stopped while starting")
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for etcd to start: %w", context.Cause(ctx))
+	}
+	m.acked.Store(srv.KV().Rev())
+	if cfg.Socket != "" {
+		if err := m.serve(cfg.Socket); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// memberConfig is etcd's configuration for a member that only this process talks to.
+//
+// The member's identity is its name, made once and kept in the data dir: etcd hashes the first peer URL into the
+// member's id, and this URL is made of the name rather than of an address, so that addresses may come and go.
+func memberConfig(cfg Config, name string, fatal chan<- error) config.ServerConfig {
+	peer := types.URLs{url.URL{Scheme: "unix", Host: name}}
+	log := etcdLogger(cfg.Logger, fatal)
+	gate := features.NewDefaultServerFeatureGate(name, log).(featuregate.MutableFeatureGate)
+	// Without checkpoints a restart renews every lease, and Events live for as long as mini is restarted once an hour.
+	if err := gate.SetFromMap(map[string]bool{
+		string(features.LeaseCheckpoint):        true,
+		string(features.LeaseCheckpointPersist): true,
+	}); err != nil {
+		panic(err) // a gate etcd does not know: a mistake in this file
+	}
+	return config.ServerConfig{
+		Name:                name,
+		ClientURLs:          peer,
+		PeerURLs:            peer,
+		DataDir:             cfg.DataDir,
+		InitialPeerURLsMap:  types.URLsMap{name: peer},
+		InitialClusterToken: "mini",
+		NewCluster:          true,
+		Logger:              log,
+		ServerFeatureGate:   gate,
+		V2Deprecation:       config.V2DeprDefault,
+
+		// A single member has nobody to send heartbeats to, elect makes it leader without a timeout, and each tick is a
+		// wake-up of an idle process.
+		TickMs:        500,
+		ElectionTicks: 10,
+		PreVote:       true,
+
+		// The log is there for followers that lag and for the replay after a crash. Nobody lags; the entries kept in
+		// memory are those since the last snapshot in memory, which etcd takes every 100.
+		SnapshotCount:          5000,
+		SnapshotCatchUpEntries: 64,
+		MaxSnapFiles:           2,
+		MaxWALFiles:            2,
+
+		// Every write is in the fsynced log before it is acknowledged; the database may follow later, and one fsync
+		// a while is kinder to a slow disk than etcd's ten a second.
+		BackendBatchInterval:              500 * time.Millisecond,
+		BackendFreelistType:               bbolt.FreelistMapType,
+		QuotaBackendBytes:                 cfg.Quota,
+		BootstrapDefragThresholdMegabytes: 512,
+
+		MaxTxnOps:                   128,
+		MaxRequestBytes:             maxObjectSize + 64<<10,
+		MaxConcurrentStreams:        1 << 20,
+		StrictReconfigCheck:         true,
+		AuthToken:                   "simple",
+		BcryptCost:                  10,
+		TokenTTL:                    300,
+		MaxLearners:                 1,
+		Metrics:                     "basic",
+		WarningApplyDuration:        time.Second,
+		WarningUnaryRequestDuration: time.Second,
+	}
+}
+
+// lockDir takes the data dir for this process, so that a second one is told rather than left waiting for etcd's own lock.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is in use by another process", dir)
+		}
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// memberName reads the member's name, or makes one that no other member has.
+func memberName(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if name := strings.TrimSpace(string(b)); err == nil && name != "" {
+		return name, nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	id := make([]byte, 8)
+	rand.Read(id)
+	name := "mini-" + hex.EncodeToString(id)
+	return name, os.WriteFile(path, []byte(name+"\n"), 0o600)
+}
+
+// elect makes a single member the leader at once. Raft would wait for an election timeout in which no other leader is
+// heard of; the only voter need not. The message is the one a leader sends to hand over. It is ignored as long as the log
+// holds membership changes that are not applied, which takes a moment after the start; if it keeps being ignored, the
+// timeout elects.
+func (m *member) elect(ctx context.Context) error {
+	id := uint64(m.server.MemberID())
+	if members := m.server.Cluster().Members(); len(members) != 1 || members[0].ID != m.server.MemberID() {
+		return nil
+	}
+	for wait := 500 * time.Microsecond; m.server.Leader() == 0; wait = min(2*wait, time.Second) {
+		changed := m.server.LeaderChangedNotify()
+		if err := m.server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}); err != nil {
+			return fmt.Errorf("electing the only member: %w", err)
+		}
+		select {
+		case <-changed:
+		case <-time.After(wait):
+		case err := <-m.fatal:
+			return fmt.Errorf("etcd: %w", err)
+		case <-ctx.Done():
+			return fmt.Errorf("electing the only member: %w", context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// serve answers etcd's gRPC API on a unix socket that only root may open.
+func (m *member) serve(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("serving etcd on a unix socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return err
+	}
+	m.socket = v3rpc.Server(m.server, nil, func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		resp, err := next(ctx, req)
+		if r, ok := resp.(interface {
+			GetHeader() *etcdserverpb.ResponseHeader
+		}); ok && err == nil {
+			m.ack(r.GetHeader().GetRevision())
+		}
+		return resp, err
+	})
+	go m.socket.Serve(l)
+	return nil
+}
+
+// Txn also remembers the revision that the caller is about to be told.
+func (m *member) Txn(ctx context.Context, r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	resp, err := m.KVServer.Txn(ctx, r)
+	if err == nil {
+		m.ack(resp.Header.Revision)
+	}
+	return resp, err
+}
+
+func (m *member) ack(revision int64) {
+	for old := m.acked.Load(); revision > old; old = m.acked.Load() {
+		if m.acked.CompareAndSwap(old, revision) {
+			return
+		}
+	}
+}
+
+// revision is the newest acknowledged one: nobody can ask to see a write that nobody was told of.
+func (m *member) revision(context.Context) (int64, error) { return m.acked.Load(), nil }
+
+// watch looks at the whole key space, so that every revision is heard of and progress needs no asking.
+func (m *member) watch(ctx context.Context, after int64, deliver func(progress)) error {
+	stream := m.server.Watchable().NewWatchStream()
+	defer stream.Close()
+	if _, err := stream.Watch(ctx, 0, []byte{0}, []byte{}, after+1); err != nil {
+		return err
+	}
+	for {
+		select {
+		case r, ok := <-stream.Chan():
+			switch {
+			case !ok:
+				return errors.New("etcd closed the watch")
+			case r.CompactRevision != 0:
+				return ErrCompacted
+			case len(r.Events) != 0:
+				deliver(progress{r.Events, r.Events[len(r.Events)-1].Kv.ModRevision})
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (m *member) progress(context.Context) {}
+
+func (m *member) healthy(ctx context.Context) error {
+	if m.server.Leader() == 0 {
+		return errors.New("there is no leader")
+	}
+	for _, a := range m.server.Alarms() {
+		if a.Alarm != etcdserverpb.AlarmType_NONE {
+			return fmt.Errorf("alarm %s is raised", a.Alarm)
+		}
+	}
+	return nil
+}
+
+func (m *member) reclaim(ctx context.Context) error {
+	if err := m.server.Defragment(); err != nil {
+		return fmt.Errorf("defragmenting: %w", err)
+	}
+	if m.server.Backend().Size() >= m.server.Cfg.QuotaBackendBytes {
+		return fmt.Errorf("%d bytes are in use, the quota is %d", m.server.Backend().Size(), m.server.Cfg.QuotaBackendBytes)
+	}
+	_, err := m.server.Alarm(ctx, &etcdserverpb.AlarmRequest{
+		Action:   etcdserverpb.AlarmRequest_DEACTIVATE,
+		MemberID: uint64(m.server.MemberID()),
+		Alarm:    etcdserverpb.AlarmType_NOSPACE,
+	})
+	return err
+}
+
+func (m *member) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-m.fatal:
+		return fmt.Errorf("etcd: %w", err)
+	case <-m.server.StopNotify():
+		return errors.New("etcd stopped by itself")
+	}
+}
+
+// close stops etcd: what was acknowledged is on disk already, this writes the rest of the database.
+func (m *member) close() {
+	if m.socket != nil {
+		m.socket.Stop()
+	}
+	select {
+	case <-m.server.StopNotify():
+	default:
+		m.server.Stop()
+	}
+	m.lock.Close()
+}
