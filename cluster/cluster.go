@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"sort"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mini-k8s/mini/internal/netns"
 )
@@ -110,6 +113,9 @@ func Create(ctx context.Context, o Options) (c *Cluster, err error) {
 		}
 	}()
 	if err := c.makeNetwork(); err != nil {
+		return nil, err
+	}
+	if err := c.writeResolvConf(); err != nil {
 		return nil, err
 	}
 	if err := c.placeImages(o.Images); err != nil {
@@ -282,6 +288,39 @@ func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir, "kubeconfig"
 
 // Do runs fn inside a node's network namespace.
 func (c *Cluster) Do(node string, fn func() error) error { return netns.Do(c.NetNS(node), fn) }
+
+// StartCommand starts a command inside a node's network namespace, with the cluster's DNS as its resolver: /etc/resolv.conf
+// is another file for it and what it starts, and for nobody else.
+func (c *Cluster) StartCommand(node string, cmd *exec.Cmd) error {
+	return c.Do(node, func() error {
+		// The thread that Do gives us ends with it, and its mount namespace then belongs to the command alone.
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("make mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+			return fmt.Errorf("keep mounts to ourselves: %w", err)
+		}
+		target, err := filepath.EvalSymlinks("/etc/resolv.conf")
+		if err == nil {
+			err = unix.Mount(c.resolvConf(), target, "", unix.MS_BIND, "")
+		}
+		if err != nil {
+			return fmt.Errorf("use the cluster's DNS: %w", err)
+		}
+		return cmd.Start()
+	})
+}
+
+func (c *Cluster) resolvConf() string { return filepath.Join(c.dir, "resolv.conf") }
+
+// writeResolvConf writes the resolver configuration for commands in a node, as a pod of namespace default would have it.
+func (c *Cluster) writeResolvConf() error {
+	conf := "nameserver 10.43.0.10\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+	if err := os.WriteFile(c.resolvConf(), []byte(conf), 0o644); err != nil {
+		return fmt.Errorf("create cluster %s: %w", c.Name, err)
+	}
+	return nil
+}
 
 // Running says whether the node's mini process is alive.
 func (n *Node) Running() bool {

@@ -19,11 +19,8 @@ import (
 // addresses and rules, files, and its context in the kubeconfig. It works on a half-made or half-removed cluster, and a
 // second call continues where the first one failed.
 func (c *Cluster) Delete(ctx context.Context) error {
-	if err := c.stopAll(ctx); err != nil {
-		return fmt.Errorf("delete cluster %s: %w", c.Name, err)
-	}
-	if err := clearCgroup("/mini-" + c.Name); err != nil {
-		return fmt.Errorf("delete cluster %s: %w", c.Name, err)
+	if err := c.StopAll(ctx); err != nil {
+		return err
 	}
 	var errs []error
 	for _, mount := range mountsBelow(c.dir) {
@@ -47,8 +44,8 @@ func (c *Cluster) Delete(ctx context.Context) error {
 	return nil
 }
 
-// stopAll stops the nodes' mini processes side by side.
-func (c *Cluster) stopAll(ctx context.Context) error {
+// stopNodes stops the nodes' mini processes side by side.
+func (c *Cluster) stopNodes(ctx context.Context) error {
 	errs := make([]error, len(c.Nodes))
 	var wg sync.WaitGroup
 	for i, n := range c.Nodes {

@@ -147,6 +147,31 @@ func (c *Cluster) Kill(ctx context.Context, node string) error {
 	return c.end(ctx, node, unix.SIGKILL)
 }
 
+// StartAll starts every node that does not run.
+func (c *Cluster) StartAll(ctx context.Context) error {
+	for _, n := range c.Nodes {
+		if n.Running() {
+			continue
+		}
+		if err := c.Start(ctx, n.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StopAll ends every process of the cluster, pods included; what it keeps on disk and its networks stay, and StartAll
+// brings everything back.
+func (c *Cluster) StopAll(ctx context.Context) error {
+	if err := c.stopNodes(ctx); err != nil {
+		return fmt.Errorf("stop cluster %s: %w", c.Name, err)
+	}
+	if err := clearCgroup("/mini-" + c.Name); err != nil {
+		return fmt.Errorf("stop cluster %s: %w", c.Name, err)
+	}
+	return nil
+}
+
 func (c *Cluster) end(ctx context.Context, node string, sig unix.Signal) error {
 	n, err := c.Node(node)
 	if err != nil {

@@ -88,7 +88,9 @@ func (s *server) http(ctx context.Context, addr string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "%s %s\n", s.name, s.version) })
 	mux.HandleFunc("/client", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.healthy.Load(), http.StatusInternalServerError) })
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, s.healthy.Load(), http.StatusInternalServerError)
+	})
 	mux.HandleFunc("/ready", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.ready.Load(), http.StatusServiceUnavailable) })
 	mux.HandleFunc("/set", func(w http.ResponseWriter, r *http.Request) {
 		if v := r.URL.Query().Get("healthy"); v != "" {

@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mini-k8s/mini/e2e/scenario"
+)
+
+// web is a Deployment of the test server with one pod a node, and a NodePort Service.
+const web = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: %d
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}
+      containers:
+      - name: server
+        image: docker.io/mini/e2e:1
+        ports: [{name: http, containerPort: 8080}, {name: echo, containerPort: 9090, protocol: UDP}]
+        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports:
+  - {name: http, port: 80, targetPort: http, nodePort: 30080}
+  - {name: echo, port: 9090, targetPort: echo, protocol: UDP}
+`
+
+// podsOf returns the names and IPs of the pods with label app.
+func podsOf(t *testing.T, c *scenario.Cluster, app string) (names, ips []string) {
+	t.Helper()
+	list, err := c.Client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list.Items {
+		if p.DeletionTimestamp == nil {
+			names, ips = append(names, p.Name), append(ips, p.Status.PodIP)
+		}
+	}
+	return names, ips
+}
+
+// meetsAll calls until every pod has answered.
+func meetsAll(c *scenario.Cluster, what string, pods []string, call func() (string, error)) {
+	met := map[string]bool{}
+	c.Eventually(20*time.Second, func() error {
+		answer, err := call()
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		name, _, _ := strings.Cut(answer, " ")
+		if !slices.Contains(pods, name) {
+			return fmt.Errorf("%s: answered by %q, not one of %v", what, answer, pods)
+		}
+		if met[name] = true; len(met) < len(pods) {
+			return fmt.Errorf("%s: only %v of %v answered", what, met, pods)
+		}
+		return nil
+	})
+}
+
+func TestOneNode(t *testing.T) {
+	c := scenario.Start(t, scenario.Options{})
+	c.Apply(fmt.Sprintf(web, 2))
+	c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	names, _ := podsOf(t, c, "web")
+	ip := c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+	meetsAll(c, "ClusterIP from the node", names, func() (string, error) { return c.Get("server", "http://"+ip) })
+	if log := c.Kubectl("logs", names[0]); !strings.Contains(log, "testserver "+names[0]+" version 1") {
+		t.Errorf("log of %s: %q", names[0], log)
+	}
+	if out := c.Kubectl("exec", names[0], "--", "sh", "-c", "echo $HOSTNAME; id -u"); out != names[0]+"\n0\n" {
+		t.Errorf("exec printed %q", out)
+	}
+}
+
+func TestThreeNodes(t *testing.T) {
+	c := scenario.Start(t, scenario.Options{Agents: 2})
+	c.Apply(fmt.Sprintf(web, 3))
+	c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	names, ips := podsOf(t, c, "web")
+	vip := c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+	inPod := func(pod, url string) (string, error) {
+		out, err := c.TryKubectl(20*time.Second, "exec", pod, "--", "wget", "-qO-", "-T", "3", url)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return strings.TrimSpace(string(out)), err
+	}
+	for _, from := range names {
+		for i, to := range ips {
+			if out, err := inPod(from, "http://"+to+":8080"); err != nil || out != names[i]+" 1" {
+				t.Errorf("pod %s to pod %s: %q, %v", from, names[i], out, err)
+			}
+		}
+		// The pod's own address must arrive unchanged at the other pod.
+		own, err := inPod(from, "http://"+ips[(slices.Index(names, from)+1)%3]+":8080/client")
+		if err != nil || !strings.HasPrefix(own, ips[slices.Index(names, from)]+":") {
+			t.Errorf("pod %s is seen as %q (%v), want its own address", from, own, err)
+		}
+		for _, url := range []string{"http://" + vip, "http://web", "http://web.default.svc.cluster.local"} {
+			meetsAll(c, from+" to "+url, names, func() (string, error) { return inPod(from, url) })
+		}
+	}
+	for _, n := range c.Nodes {
+		meetsAll(c, "VIP from "+n.Name, names, func() (string, error) { return c.Get(n.Name, "http://"+vip) })
+		for _, to := range c.Nodes {
+			url := "http://" + to.IP.String() + ":30080"
+			meetsAll(c, "NodePort of "+to.Name+" from "+n.Name, names, func() (string, error) { return c.Get(n.Name, url) })
+		}
+	}
+}
