@@ -1,0 +1,146 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/mini-k8s/mini/controller/certificates"
+	"github.com/mini-k8s/mini/controller/endpoints"
+	"github.com/mini-k8s/mini/controller/endpointslice"
+	"github.com/mini-k8s/mini/controller/feed"
+	"github.com/mini-k8s/mini/controller/nodeipam"
+	"github.com/mini-k8s/mini/controller/replicaset"
+	"github.com/mini-k8s/mini/controller/rootca"
+	"github.com/mini-k8s/mini/controller/serviceaccount"
+)
+
+// Config is what the controllers need.
+type Config struct {
+	// Client acts. It must be allowed everything: the garbage collector and namespace deletion reach every resource.
+	Client kubernetes.Interface
+	// Informers are shared with the other components of the process. Run starts them; starting them elsewhere too does
+	// no harm.
+	Informers informers.SharedInformerFactory
+	Logger    *slog.Logger
+
+	// ClusterCIDR is the range that the nodes' podCIDRs are cut from, in blocks of NodeMaskSize bits; 0 means 24 for IPv4
+	// and 64 for IPv6.
+	ClusterCIDR  netip.Prefix
+	NodeMaskSize int
+
+	// RootCA is the PEM bundle that verifies the apiserver, published in every namespace.
+	RootCA []byte
+	// Signer is the CA that signs client and kubelet certificates; pki.CA is one.
+	Signer certificates.Signer
+}
+
+func (cfg *Config) complete() error {
+	switch {
+	case cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil:
+		return errors.New("controllers: Client, Informers and Logger are required")
+	case len(cfg.RootCA) == 0 || cfg.Signer == nil:
+		return errors.New("controllers: RootCA and Signer are required")
+	case !cfg.ClusterCIDR.IsValid():
+		return errors.New("controllers: ClusterCIDR is required")
+	}
+	if cfg.NodeMaskSize == 0 {
+		cfg.NodeMaskSize = 24
+		if cfg.ClusterCIDR.Addr().Is6() {
+			cfg.NodeMaskSize = 64
+		}
+	}
+	return nil
+}
+
+// runner is any controller.
+type runner interface{ Run(context.Context) error }
+
+// Run runs all controllers until ctx ends, then returns nil. The first that cannot go on ends all, with its error.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	feeds := &feed.Set{}
+	runners, err := build(cfg, feeds, broadcaster)
+	if err != nil {
+		return err
+	}
+	if err := feeds.Start(); err != nil {
+		return err
+	}
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: cfg.Client.CoreV1().Events("")})
+	cfg.Informers.StartWithContext(ctx)
+
+	group, ctx := errgroup.WithContext(ctx)
+	for name, r := range runners {
+		group.Go(func() error {
+			if err := r.Run(ctx); err != nil {
+				return fmt.Errorf("%s controller: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// build makes every controller; each registers its handlers with feeds.
+func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (map[string]runner, error) {
+	out := map[string]runner{}
+	var errs []error
+	add := func(name string, r runner, err error) {
+		out[name] = r
+		errs = append(errs, err)
+	}
+	// The component names are upstream's: kubectl describe shows them as the source of an event.
+	events := func(component string) record.EventRecorder {
+		return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component})
+	}
+	logger := func(name string) *slog.Logger { return cfg.Logger.With("controller", name) }
+
+	sa, err := serviceaccount.New(serviceaccount.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("serviceaccount"),
+	})
+	add("serviceaccount", sa, err)
+	ca, err := rootca.New(rootca.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("rootca"), CA: cfg.RootCA,
+	})
+	add("rootca", ca, err)
+	ipam, err := nodeipam.New(nodeipam.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("nodeipam"),
+		Events: events("cidrAllocator"), ClusterCIDR: cfg.ClusterCIDR, BlockBits: cfg.NodeMaskSize,
+	})
+	add("nodeipam", ipam, err)
+	ep, err := endpoints.New(endpoints.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("endpoints"),
+	})
+	add("endpoints", ep, err)
+	eps, err := endpointslice.New(endpointslice.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("endpointslice"),
+	})
+	add("endpointslice", eps, err)
+	csr, err := certificates.New(certificates.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("certificates"), Signer: cfg.Signer,
+	})
+	add("certificates", csr, err)
+	rs, err := replicaset.New(replicaset.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("replicaset"), Events: events("replicaset-controller"),
+	})
+	add("replicaset", rs, err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
