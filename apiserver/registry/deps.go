@@ -8,6 +8,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/mini-k8s/mini/store"
 )
@@ -21,6 +22,9 @@ type Deps struct {
 
 	// Delete removes an object the way the delete verb does, graceful and with preconditions; eviction needs it.
 	Delete func(ctx context.Context, resource schema.GroupResource, namespace, name string, opts *metav1.DeleteOptions) error
+
+	// User is who makes the request of ctx; CertificateSigningRequests record it. False where nobody is known.
+	User func(ctx context.Context) (user.Info, bool)
 
 	// ServiceCIDRs are the ranges of cluster addresses, the first one the primary; at most one of each family.
 	ServiceCIDRs []netip.Prefix

@@ -2,19 +2,26 @@ package builtin
 
 import (
 	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/registry/apps"
+	"github.com/mini-k8s/mini/apiserver/registry/authentication"
+	"github.com/mini-k8s/mini/apiserver/registry/authorization"
+	"github.com/mini-k8s/mini/apiserver/registry/certificates"
 	"github.com/mini-k8s/mini/apiserver/registry/coordination"
 	"github.com/mini-k8s/mini/apiserver/registry/core"
+	"github.com/mini-k8s/mini/apiserver/registry/discovery"
 	"github.com/mini-k8s/mini/apiserver/registry/events"
 	"github.com/mini-k8s/mini/apiserver/registry/networking"
+	"github.com/mini-k8s/mini/apiserver/registry/rbac"
 )
 
 // Resources returns the rows of all built-in kinds, in the order in which discovery shows groups and kinds, and the
 // allocators of cluster addresses and node ports, whose Run repairs what a crash left claimed.
 func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 	allocators := core.NewAllocators(deps)
-	return []registry.Resource{
+	rows := []registry.Resource{
 		core.Binding(deps),
 		core.ConfigMap(),
+		core.Endpoints(),
 		events.Core(),
 		core.Namespace(),
 		core.Node(),
@@ -23,9 +30,19 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		core.ServiceAccount(deps),
 		core.Service(deps, allocators),
 
+		apps.Deployment(),
+		apps.ReplicaSet(),
+		certificates.CertificateSigningRequest(deps),
 		coordination.Lease(),
+		discovery.EndpointSlice(),
 		events.Events(),
 		networking.IPAddress(),
 		networking.ServiceCIDR(),
-	}, allocators
+		rbac.ClusterRoleBinding(),
+		rbac.ClusterRole(),
+		rbac.RoleBinding(),
+		rbac.Role(),
+	}
+	rows = append(rows, authentication.Reviews(deps)...)
+	return append(rows, authorization.Reviews(deps)...), allocators
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/store"
@@ -54,6 +55,12 @@ func Pod(deps registry.Deps) registry.Resource {
 			}),
 			Validate:       registry.Validate(validatePod),
 			ValidateUpdate: registry.ValidateUpdate(validatePodUpdate),
+			Warnings: registry.Warn(func(pod, old *corev1.Pod) []string {
+				if old != nil {
+					return nil // little of a pod changes, and nothing of it for the better
+				}
+				return podSpecWarnings(&pod.Spec, field.NewPath("spec"))
+			}),
 			GracePeriod: func(o store.Object, opts *metav1.DeleteOptions) int64 {
 				return graceful(o.(*corev1.Pod), opts)
 			},

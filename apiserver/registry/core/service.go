@@ -46,6 +46,7 @@ func Service(deps registry.Deps, allocators *Allocators) registry.Resource {
 			Validate:            registry.Validate(families.validate),
 			ValidateUpdate:      registry.ValidateUpdate(families.validateUpdate),
 			Allocate:            allocators.allocateService,
+			CreateOnUpdate:      true,
 			UnconditionalUpdate: true,
 		},
 		Fields: registry.Select(func(s *corev1.Service) fields.Set {

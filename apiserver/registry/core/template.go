@@ -1,0 +1,50 @@
+package core
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// ContainerCells are the wide table cells that name a template's containers and their images.
+func ContainerCells(containers []corev1.Container) (names, images string) {
+	n, i := make([]string, len(containers)), make([]string, len(containers))
+	for at := range containers {
+		n[at], i[at] = containers[at].Name, containers[at].Image
+	}
+	return strings.Join(n, ","), strings.Join(i, ",")
+}
+
+// ValidateSelector validates a selector that must be there and returns it parsed, or nil if it cannot be.
+func ValidateSelector(s *metav1.LabelSelector, path *field.Path) (labels.Selector, field.ErrorList) {
+	if s == nil {
+		return nil, field.ErrorList{field.Required(path, "")}
+	}
+	errs := metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{}, path)
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return nil, append(errs, field.Invalid(path, s, "invalid label selector"))
+	}
+	return selector, errs
+}
+
+// ValidateRunningTemplate validates the template of a kind whose pods run for ever: it matches the kind's selector, and its
+// restart policy is Always. old is the template before an update, nil on create.
+func ValidateRunningTemplate(t, old *corev1.PodTemplateSpec, selector labels.Selector, kind string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if !selector.Empty() && !selector.Matches(labels.Set(t.Labels)) {
+		errs = append(errs, field.Invalid(path.Child("metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
+	}
+	errs = append(errs, ValidatePodTemplate(t, old, path)...)
+	if t.Spec.RestartPolicy != corev1.RestartPolicyAlways {
+		errs = append(errs, field.NotSupported(path.Child("spec", "restartPolicy"), t.Spec.RestartPolicy, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
+	}
+	if t.Spec.ActiveDeadlineSeconds != nil {
+		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported"))
+	}
+	return errs
+}
