@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,9 +201,11 @@ func TestAheadOfTheInformer(t *testing.T) {
 func TestSlowStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := controllertest.New(t, set(100))
-		tries, fail := 0, true
+		tries := 0
+		var fail atomic.Bool
+		fail.Store(true)
 		w.Client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			if !fail {
+			if !fail.Load() {
 				return false, nil, nil
 			}
 			tries++
@@ -216,7 +219,7 @@ func TestSlowStart(t *testing.T) {
 		if len(rs.Status.Conditions) != 1 || rs.Status.Conditions[0].Type != appsv1.ReplicaSetReplicaFailure {
 			t.Fatalf("conditions %+v", rs.Status.Conditions)
 		}
-		fail = false
+		fail.Store(false)
 		time.Sleep(5 * time.Minute)
 		if owned, _ := podsOf(t, w); len(owned) != 100 {
 			t.Fatalf("%d pods when it works again", len(owned))

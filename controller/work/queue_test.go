@@ -45,6 +45,7 @@ func TestQueueMergesKeys(t *testing.T) {
 			t.Fatal("a key is worked on twice at a time")
 		}
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if n.Load() != 2 {
 			t.Fatalf("%d syncs, want 2", n.Load())
 		}
@@ -109,6 +110,7 @@ func TestQueueBacksOffPerKey(t *testing.T) {
 			t.Fatal("a failing key holds up another")
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		want := []time.Duration{0, 1, 3, 7, 15, 25, 35}
 		for i, w := range want {
 			if i >= len(bad) || bad[i] != w*time.Second {
@@ -134,6 +136,7 @@ func TestQueueAddAfterKeepsTheEarliest(t *testing.T) {
 		q.AddAfter("a", 3*time.Second)
 		q.AddAfter("a", 5*time.Second)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(at) != 1 || at[0] != 3*time.Second {
 			t.Fatalf("synced at %v, want once at 3s", at)
 		}
