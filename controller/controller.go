@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/mini-k8s/mini/controller/certificates"
+	"github.com/mini-k8s/mini/controller/deployment"
 	"github.com/mini-k8s/mini/controller/endpoints"
 	"github.com/mini-k8s/mini/controller/endpointslice"
 	"github.com/mini-k8s/mini/controller/feed"
@@ -139,6 +140,10 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("replicaset"), Events: events("replicaset-controller"),
 	})
 	add("replicaset", rs, err)
+	deploy, err := deployment.New(deployment.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("deployment"), Events: events("deployment-controller"),
+	})
+	add("deployment", deploy, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
