@@ -84,3 +84,8 @@ func running(sets []*appsv1.ReplicaSet) (n int32) {
 	}
 	return n
 }
+
+// lasting is how many of a set's available pods stay when it has come down to its size: a status may lag behind a resize.
+func lasting(rs *appsv1.ReplicaSet) int32 {
+	return min(replicas(rs.Spec.Replicas), rs.Status.AvailableReplicas)
+}

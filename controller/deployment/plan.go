@@ -183,21 +183,25 @@ func (r *rollout) shrinkOld() bool {
 		return false
 	}
 	least := replicas(r.d.Spec.Replicas) - maxUnavailable(r.d)
-	unavailableNew := replicas(r.current.Spec.Replicas) - r.current.Status.AvailableReplicas
+	unavailableNew := replicas(r.current.Spec.Replicas) - lasting(r.current)
 	budget := wanted(r.all()) - least - unavailableNew
 	if budget <= 0 {
 		return false
 	}
 	done := int32(0)
 	for _, rs := range old {
-		broken := replicas(rs.Spec.Replicas) - rs.Status.AvailableReplicas
+		broken := replicas(rs.Spec.Replicas) - lasting(rs)
 		if n := min(budget-done, broken); n > 0 {
 			r.resize(rs, replicas(rs.Spec.Replicas)-n)
 			done += n
 		}
 	}
 	// Availability is counted anew: it may be spread over more sets than the budget assumed.
-	healthy := min(available(r.all())-least, budget-done)
+	healthy := -least
+	for _, rs := range r.all() {
+		healthy += lasting(rs)
+	}
+	healthy = min(healthy, budget-done)
 	for _, rs := range old {
 		if n := min(healthy, replicas(rs.Spec.Replicas)); n > 0 {
 			r.resize(rs, replicas(rs.Spec.Replicas)-n)
