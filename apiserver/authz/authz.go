@@ -8,6 +8,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 )
 
 // Chain asks authorizers in order: the first to allow or deny decides; the reasons of those without an opinion are kept.
@@ -16,12 +17,12 @@ type Chain []authorizer.UnconditionalAuthorizer
 var _ authorizer.Authorizer = Chain(nil)
 
 // New makes the server's authorizer, and the RBAC in it for rules reviews and escalation checks.
-func New(factory informers.SharedInformerFactory) (authorizer.Authorizer, *RBAC, error) {
+func New(factory informers.SharedInformerFactory, client kubernetes.Interface) (authorizer.Authorizer, *RBAC, error) {
 	rbac, err := NewRBAC(factory)
 	if err != nil {
 		return nil, nil, err
 	}
-	node, err := NewNode(factory)
+	node, err := NewNode(factory, client)
 	if err != nil {
 		return nil, nil, err
 	}

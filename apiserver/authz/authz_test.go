@@ -40,7 +40,7 @@ func authorizerFor(t testing.TB, objects ...runtime.Object) (authorizer.Authoriz
 	t.Helper()
 	client := fake.NewClientset(objects...)
 	factory := informers.NewSharedInformerFactory(client, 0)
-	auth, rbac, err := New(factory)
+	auth, rbac, err := New(factory, client)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,23 +9,22 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
-	corelisters "k8s.io/client-go/listers/core/v1"
-	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
 // Node allows kubelets what the pods bound to their nodes need. It is safe for concurrent use.
 type Node struct {
-	rules       []rbacv1.PolicyRule
-	pods        cache.Indexer
-	volumes     corelisters.PersistentVolumeLister
-	attachments storagelisters.VolumeAttachmentLister
-	arrivals    *arrivals
+	rules    []rbacv1.PolicyRule
+	pods     cache.Indexer
+	arrivals *arrivals
+	client   kubernetes.Interface
 }
 
 var _ authorizer.UnconditionalAuthorizer = (*Node)(nil)
@@ -45,15 +44,15 @@ func NodeName(u user.Info) (string, bool) {
 	return name, ok && name != ""
 }
 
-// NewNode reads through the factory's informers, whose pods it indexes by what they refer to.
-func NewNode(factory informers.SharedInformerFactory) (*Node, error) {
+// NewNode reads pods through the factory's informer, which it indexes by what they refer to, and volumes, which kubelets ask
+// for rarely, with the client.
+func NewNode(factory informers.SharedInformerFactory, client kubernetes.Interface) (*Node, error) {
 	pods := factory.Core().V1().Pods().Informer()
 	n := &Node{
-		rules:       nodeRules(),
-		pods:        pods.GetIndexer(),
-		volumes:     factory.Core().V1().PersistentVolumes().Lister(),
-		attachments: factory.Storage().V1().VolumeAttachments().Lister(),
-		arrivals:    newArrivals(),
+		rules:    nodeRules(),
+		pods:     pods.GetIndexer(),
+		arrivals: newArrivals(),
+		client:   client,
 	}
 	err := addIndex(pods, byReference, func(obj any) ([]string, error) {
 		pod, ok := obj.(*corev1.Pod)
@@ -92,7 +91,7 @@ func (n *Node) Authorize(ctx context.Context, a authorizer.Attributes) (authoriz
 		case "storage.k8s.io/csinodes":
 			reason = ownObject(node, a, "CSINode", "", "get create update patch delete")
 		case "storage.k8s.io/volumeattachments":
-			reason = n.attachment(node, a)
+			reason = n.attachment(ctx, node, a)
 		case "resource.k8s.io/resourceslices":
 			reason = ownSlices(node, a)
 		case "resource.k8s.io/resourceclaims":
@@ -165,7 +164,7 @@ func (n *Node) volume(ctx context.Context, node string, a authorizer.Attributes)
 	if a.GetVerb() != "get" || a.GetSubresource() != "" || a.GetName() == "" {
 		return "can only get individual resources of this type"
 	}
-	pv, err := n.volumes.Get(a.GetName())
+	pv, err := n.client.CoreV1().PersistentVolumes().Get(ctx, a.GetName(), metav1.GetOptions{})
 	if err != nil || pv.Spec.ClaimRef == nil || !n.refers(ctx, node, "persistentvolumeclaims", pv.Spec.ClaimRef.Namespace, pv.Spec.ClaimRef.Name) {
 		return noRelation(node)
 	}
@@ -206,11 +205,11 @@ func (n *Node) pod(ctx context.Context, node string, a authorizer.Attributes) st
 	return ""
 }
 
-func (n *Node) attachment(node string, a authorizer.Attributes) string {
+func (n *Node) attachment(ctx context.Context, node string, a authorizer.Attributes) string {
 	if a.GetVerb() != "get" || a.GetName() == "" {
 		return "can only get individual resources of this type"
 	}
-	va, err := n.attachments.Get(a.GetName())
+	va, err := n.client.StorageV1().VolumeAttachments().Get(ctx, a.GetName(), metav1.GetOptions{})
 	if err != nil || va.Spec.NodeName != node {
 		return noRelation(node)
 	}

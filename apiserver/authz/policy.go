@@ -192,6 +192,8 @@ func (p *Policy) namespaced() {
 		subject(user.KubeControllerManager), subject(user.KubeScheduler))
 	p.bindIn("kube-system", "system::leader-locking-kube-controller-manager", "system::leader-locking-kube-controller-manager", subject(user.KubeControllerManager))
 	p.bindIn("kube-system", "system::leader-locking-kube-scheduler", "system::leader-locking-kube-scheduler", subject(user.KubeScheduler))
+	p.roleIn("kube-system", "mini:node-settings", named(reads, "", "configmaps", "mini-settings"))
+	p.bindIn("kube-system", "mini:node-settings", "mini:node-settings", group(user.NodesGroup))
 	p.roleIn("kube-public", "mini:cluster-info", named("get", "", "configmaps", "cluster-info"))
 	p.bindIn("kube-public", "mini:cluster-info", "mini:cluster-info", subject(user.Anonymous), group(bootstrap.Group))
 }

@@ -1,0 +1,105 @@
+package plugins
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/mini-k8s/mini/apiserver"
+	"github.com/mini-k8s/mini/apiserver/authn"
+	"github.com/mini-k8s/mini/apiserver/authz"
+	"github.com/mini-k8s/mini/store"
+)
+
+// Config is what the plugins need to know.
+type Config struct {
+	ClientCAs *x509.CertPool // sign client certificates
+	Logger    *slog.Logger
+	// Informers makes the shared informers on the loopback client, for those who share them with controllers; nil makes
+	// a set of their own. Run starts them.
+	Informers func(kubernetes.Interface) informers.SharedInformerFactory
+}
+
+// New returns what apiserver.Config.Plugins calls. A factory that comes from Config.Informers is started by the plugins
+// and stopped by whoever made it.
+func New(config Config) func(*rest.Config) (*apiserver.Plugins, error) {
+	return func(loopback *rest.Config) (*apiserver.Plugins, error) {
+		if config.ClientCAs == nil || config.Logger == nil {
+			return nil, errors.New("plugins: ClientCAs and Logger must be set")
+		}
+		client, err := kubernetes.NewForConfig(loopback)
+		if err != nil {
+			return nil, err
+		}
+		return build(config, client)
+	}
+}
+
+func build(config Config, client kubernetes.Interface) (*apiserver.Plugins, error) {
+	var factory informers.SharedInformerFactory
+	if config.Informers != nil {
+		factory = config.Informers(client)
+	} else {
+		factory = informers.NewSharedInformerFactory(client, 0)
+	}
+	authorizer, rbac, err := authz.New(factory, client)
+	if err != nil {
+		return nil, err
+	}
+	aggregation := authz.NewAggregation(client, factory, config.Logger)
+	reviews := authz.NewReviews(authorizer, rbac)
+	synced := make(chan struct{})
+	return &apiserver.Plugins{
+		Authenticator: authn.New(authn.Config{
+			ClientCAs: config.ClientCAs,
+			Tokens:    []authenticator.Token{authn.NewBootstrap(client)},
+		}),
+		Authorizer: authorizer,
+		Review: map[string]func(context.Context, store.Object) (store.Object, error){
+			"SubjectAccessReview":     review(reviews.SubjectAccess),
+			"SelfSubjectAccessReview": review(reviews.SelfSubjectAccess),
+			"SelfSubjectRulesReview":  review(reviews.SelfSubjectRules),
+			"LocalSubjectAccessReview": review(func(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) (*authorizationv1.LocalSubjectAccessReview, error) {
+				return reviews.LocalSubjectAccess(ctx, r.Namespace, r)
+			}),
+		},
+		Bootstrap: func(ctx context.Context) error { return authz.EnsurePolicy(ctx, client, authz.DefaultPolicy()) },
+		Synced:    synced,
+		Run: func(ctx context.Context) error {
+			factory.Start(ctx.Done())
+			for _, ok := range factory.WaitForCacheSync(ctx.Done()) {
+				if !ok {
+					return nil // ctx has ended
+				}
+			}
+			close(synced)
+			err := aggregation.Run(ctx)
+			if config.Informers == nil {
+				factory.Shutdown()
+			}
+			return err
+		},
+	}, nil
+}
+
+// review gives a typed review the shape of a row's hook.
+func review[T interface {
+	store.Object
+	metav1.Object
+}](answer func(context.Context, T) (T, error)) func(context.Context, store.Object) (store.Object, error) {
+	return func(ctx context.Context, obj store.Object) (store.Object, error) {
+		out, err := answer(ctx, obj.(T))
+		if err != nil {
+			return nil, err
+		}
+		return out, nil
+	}
+}
