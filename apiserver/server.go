@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/kubernetes/scheme"
 	clientrest "k8s.io/client-go/rest"
@@ -29,6 +30,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/apiserver/registry/builtin"
 	"github.com/mini-k8s/mini/apiserver/registry/core"
+	"github.com/mini-k8s/mini/apiserver/request"
 	"github.com/mini-k8s/mini/apiserver/rest"
 	"github.com/mini-k8s/mini/store"
 )
@@ -139,6 +141,7 @@ func New(config Config) (*Server, error) {
 	rows, allocators := builtin.Resources(registry.Deps{
 		Collection: s.collection, Delete: s.delete, ServiceCIDRs: config.ServiceCIDRs, NodePorts: config.NodePorts,
 		CreateToken: s.plugins.CreateToken, Review: s.plugins.Review, Logger: s.logger,
+		User: func(ctx context.Context) (user.Info, bool) { u := request.UserFrom(ctx); return u, u != nil },
 	})
 	if s.plugins.Wrap != nil {
 		rows = s.plugins.Wrap(rows)

@@ -102,8 +102,9 @@ type Subresource struct {
 	// Change answers POST parent/name/sub by writing the body into a copy of the parent (pods/binding); the answer is a
 	// Status of Success with 201. An error is sent as it is; it is asked again when another writer came in between.
 	Change func(ctx context.Context, parent store.Object, body runtime.Object) error
-	// Evict answers POST parent/name/sub by deleting the parent with the options it returns (pods/eviction).
-	Evict func(ctx context.Context, parent store.Object, body runtime.Object) (*metav1.DeleteOptions, error)
+	// Evict answers POST parent/name/sub by deleting the parent with the options it returns (pods/eviction). With dryRun
+	// it changes nothing.
+	Evict func(ctx context.Context, parent store.Object, body runtime.Object, dryRun bool) (*metav1.DeleteOptions, error)
 	// Create answers POST parent/name/sub: body is of Kind; the answer is sent back with 201.
 	Create func(ctx context.Context, namespace, name string, body runtime.Object, dryRun bool) (runtime.Object, error)
 	// Connect answers with a handler that takes the connection over: log, exec, attach, portforward, proxy. The handler

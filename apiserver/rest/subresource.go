@@ -193,7 +193,7 @@ func (q *write) evict(sub *subresource, body runtime.Object) error {
 	if err != nil {
 		return err
 	}
-	opts, err := sub.Evict(q.ctx, obj, body)
+	opts, err := sub.Evict(q.ctx, obj, body, q.opts.isDryRun())
 	if err != nil {
 		return err
 	}

@@ -44,5 +44,25 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		rbac.Role(),
 	}
 	rows = append(rows, authentication.Reviews(deps)...)
-	return append(rows, authorization.Reviews(deps)...), allocators
+	rows = append(rows, authorization.Reviews(deps)...)
+	for i := range rows {
+		inherit(&rows[i])
+	}
+	return rows, allocators
+}
+
+// inherit gives a row's views what holds for writing the object in any way: the optimistic lock, and giving back what it
+// held when a write of the view is the one that removes it.
+func inherit(row *registry.Resource) {
+	views := []*registry.Strategy{row.Status}
+	for i := range row.Subresources {
+		views = append(views, row.Subresources[i].Strategy)
+	}
+	for _, v := range views {
+		if v != nil {
+			v.UnconditionalUpdate = row.Strategy.UnconditionalUpdate
+			v.Allocate = row.Strategy.Allocate
+			v.Held = row.Strategy.Held
+		}
+	}
 }

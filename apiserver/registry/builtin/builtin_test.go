@@ -75,8 +75,14 @@ func TestRows(t *testing.T) {
 				if _, err := scheme.Scheme.New(sub.Kind); err != nil {
 					t.Errorf("%s: %v", sub.Name, err)
 				}
-				if (sub.Strategy == nil) == (sub.Create == nil) {
-					t.Errorf("%s is neither a view nor an action", sub.Name)
+				ways := 0
+				for _, set := range []bool{sub.Strategy != nil, sub.Create != nil, sub.Change != nil, sub.Evict != nil} {
+					if set {
+						ways++
+					}
+				}
+				if ways > 1 {
+					t.Errorf("%s is served in %d ways", sub.Name, ways)
 				}
 				if len(sub.Verbs) == 0 {
 					t.Errorf("%s has no verbs", sub.Name)

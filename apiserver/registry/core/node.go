@@ -43,6 +43,9 @@ func Node() registry.Resource {
 		}),
 		Table:  registry.Table{Columns: nodeColumns(), Cells: registry.Cells(nodeCells)},
 		Status: &status,
+		Subresources: []registry.Subresource{{
+			Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("NodeProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"},
+		}},
 	}
 }
 

@@ -43,7 +43,8 @@ func Pod(deps registry.Deps) registry.Resource {
 		ValidateUpdate:   registry.ValidateUpdate(validatePodResize),
 	}
 	pods := podActions{deps}
-	pod := corev1.SchemeGroupVersion.WithKind("Pod")
+	v1 := corev1.SchemeGroupVersion
+	pod := v1.WithKind("Pod")
 	return registry.Resource{
 		GVK: pod, Name: "pods", Singular: "pod", ShortNames: []string{"po"}, Categories: []string{"all"}, Namespaced: true,
 		Default: registry.Defaulter(defaultPod),
@@ -64,14 +65,25 @@ func Pod(deps registry.Deps) registry.Resource {
 			GracePeriod: func(o store.Object, opts *metav1.DeleteOptions) int64 {
 				return graceful(o.(*corev1.Pod), opts)
 			},
+			ReturnDeleted:       true,
 			UnconditionalUpdate: true,
 		},
 		Fields: registry.Select(podFields),
 		Table:  registry.Table{Columns: podColumns(), Cells: registry.Cells(podCells)},
 		Status: &status,
 		Subresources: []registry.Subresource{
-			{Name: "binding", Kind: corev1.SchemeGroupVersion.WithKind("Binding"), Verbs: []string{"create"}, Create: pods.bind},
-			{Name: "eviction", Kind: policyv1.SchemeGroupVersion.WithKind("Eviction"), Verbs: []string{"create"}, Create: pods.evict},
+			{Name: "attach", Kind: v1.WithKind("PodAttachOptions"), Verbs: []string{"create", "get"}},
+			{
+				Name: "binding", Kind: v1.WithKind("Binding"), Verbs: []string{"create"},
+				Change: func(_ context.Context, parent store.Object, body runtime.Object) error {
+					return bind(parent.(*corev1.Pod), body.(*corev1.Binding))
+				},
+			},
+			{Name: "eviction", Kind: policyv1.SchemeGroupVersion.WithKind("Eviction"), Verbs: []string{"create"}, Evict: pods.evict},
+			{Name: "exec", Kind: v1.WithKind("PodExecOptions"), Verbs: []string{"create", "get"}},
+			{Name: "log", Kind: pod, Verbs: []string{"get"}},
+			{Name: "portforward", Kind: v1.WithKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}},
+			{Name: "proxy", Kind: v1.WithKind("PodProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}},
 			{Name: "ephemeralcontainers", Kind: pod, Verbs: []string{"get", "patch", "update"}, Strategy: &ephemeral},
 			{Name: "resize", Kind: pod, Verbs: []string{"get", "patch", "update"}, Strategy: &resize},
 		},
@@ -85,8 +97,7 @@ func Binding(deps registry.Deps) registry.Resource {
 		GVK: corev1.SchemeGroupVersion.WithKind("Binding"), Name: "bindings", Singular: "binding", Namespaced: true, Verbs: []string{"create"},
 		Create: func(ctx context.Context, o store.Object) (store.Object, error) {
 			b := o.(*corev1.Binding)
-			_, err := pods.bind(ctx, b.Namespace, b.Name, runtime.Object(b), false)
-			return b, err
+			return b, pods.mutate(ctx, b.Namespace, b.Name, false, func(pod *corev1.Pod) error { return bind(pod, b) })
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -50,45 +51,33 @@ func (a podActions) mutate(ctx context.Context, namespace, name string, dryRun b
 }
 
 // bind puts a pod on a node: once, and not when it is being deleted or held back by scheduling gates.
-func (a podActions) bind(ctx context.Context, namespace, name string, body runtime.Object, dryRun bool) (runtime.Object, error) {
-	b := body.(*corev1.Binding)
-	if b.Name != "" && b.Name != name {
-		return nil, apierrors.NewBadRequest("name in URL does not match name in Binding object")
-	}
+func bind(pod *corev1.Pod, b *corev1.Binding) error {
 	if errs := validateBinding(b); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), name, errs)
+		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), pod.Name, errs)
 	}
 	conflict := func(format string, args ...any) error {
-		return apierrors.NewConflict(corev1.Resource("pods/binding"), name, fmt.Errorf(format, args...))
+		return apierrors.NewConflict(corev1.Resource("pods/binding"), pod.Name, fmt.Errorf(format, args...))
 	}
-	err := a.mutate(ctx, namespace, name, dryRun, func(pod *corev1.Pod) error {
-		switch {
-		case b.UID != "" && b.UID != pod.UID:
-			return conflict("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
-		case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
-			return conflict("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
-		case pod.DeletionTimestamp != nil:
-			return conflict("pod %s is being deleted, cannot be assigned to a host", pod.Name)
-		case pod.Spec.NodeName != "":
-			return conflict("pod %v is already assigned to node %q", pod.Name, pod.Spec.NodeName)
-		case len(pod.Spec.SchedulingGates) > 0:
-			return conflict("pod %v has non-empty .spec.schedulingGates", pod.Name)
-		}
-		pod.Spec.NodeName = b.Target.Name
-		pod.Status.NominatedNodeName = ""
-		if len(b.Annotations) > 0 && pod.Annotations == nil {
-			pod.Annotations = make(map[string]string, len(b.Annotations))
-		}
-		for k, v := range b.Annotations {
-			pod.Annotations[k] = v
-		}
-		setPodCondition(pod, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue})
-		return nil
-	})
-	if err != nil {
-		return nil, err
+	switch {
+	case b.UID != "" && b.UID != pod.UID:
+		return conflict("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, pod.UID)
+	case b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion:
+		return conflict("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", b.ResourceVersion, pod.ResourceVersion)
+	case pod.DeletionTimestamp != nil:
+		return conflict("pod %s is being deleted, cannot be assigned to a host", pod.Name)
+	case pod.Spec.NodeName != "":
+		return conflict("pod %v is already assigned to node %q", pod.Name, pod.Spec.NodeName)
+	case len(pod.Spec.SchedulingGates) > 0:
+		return conflict("pod %v has non-empty .spec.schedulingGates", pod.Name)
 	}
-	return &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: http.StatusCreated}, nil
+	pod.Spec.NodeName = b.Target.Name
+	pod.Status.NominatedNodeName = ""
+	if len(b.Annotations) > 0 && pod.Annotations == nil {
+		pod.Annotations = make(map[string]string, len(b.Annotations))
+	}
+	maps.Copy(pod.Annotations, b.Annotations)
+	setPodCondition(pod, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue})
+	return nil
 }
 
 func validateBinding(b *corev1.Binding) field.ErrorList {
@@ -118,38 +107,34 @@ func setPodCondition(pod *corev1.Pod, c corev1.PodCondition) {
 	pod.Status.Conditions = append(pod.Status.Conditions, c)
 }
 
-// evict deletes a pod if the PodDisruptionBudget that selects it allows one disruption more, and counts it there.
-func (a podActions) evict(ctx context.Context, namespace, name string, body runtime.Object, dryRun bool) (runtime.Object, error) {
-	e := body.(*policyv1.Eviction)
-	if e.Name != "" && e.Name != name {
-		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
-	}
+// evict says how to delete a pod if the PodDisruptionBudget that selects it allows one disruption more, which it counts
+// there. The pod itself is marked as disrupted first.
+func (a podActions) evict(ctx context.Context, parent store.Object, body runtime.Object, dryRun bool) (*metav1.DeleteOptions, error) {
+	pod, e := parent.(*corev1.Pod), body.(*policyv1.Eviction)
 	opts := &metav1.DeleteOptions{}
 	if e.DeleteOptions != nil {
 		opts = e.DeleteOptions.DeepCopy()
 	}
 	dryRun = dryRun || len(opts.DryRun) > 0
-	if dryRun {
-		opts.DryRun = []string{metav1.DryRunAll}
-	}
-	item, err := a.collection().Get(ctx, namespace+"/"+name, "")
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, apierrors.NewNotFound(corev1.Resource("pods"), name)
-	} else if err != nil {
-		return nil, err
-	}
-	pod := item.Object.(*corev1.Pod)
-	if p := opts.Preconditions; p != nil && p.UID != nil && *p.UID != pod.UID {
-		return nil, apierrors.NewConflict(corev1.Resource("pods"), name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, pod.UID))
+	if p := opts.Preconditions; p != nil {
+		conflict := func(what string, wanted, is any) error {
+			return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, fmt.Errorf("Precondition failed: %[1]s in precondition: %[2]v, %[1]s in object meta: %[3]v", what, wanted, is))
+		}
+		if p.UID != nil && *p.UID != pod.UID {
+			return nil, conflict("UID", *p.UID, pod.UID)
+		}
+		if p.ResourceVersion != nil && *p.ResourceVersion != pod.ResourceVersion {
+			return nil, conflict("ResourceVersion", *p.ResourceVersion, pod.ResourceVersion)
+		}
 	}
 	if !outOfBudget(pod) {
 		if err := a.takeDisruption(ctx, pod, dryRun); err != nil {
 			return nil, err
 		}
 	}
-	if err := a.mutate(ctx, namespace, name, dryRun, func(p *corev1.Pod) error {
+	if err := a.mutate(ctx, pod.Namespace, pod.Name, dryRun, func(p *corev1.Pod) error {
 		if p.UID != pod.UID {
-			return apierrors.NewConflict(corev1.Resource("pods"), name, errors.New("the pod was replaced by another of the same name"))
+			return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, errors.New("the pod was replaced by another of the same name"))
 		}
 		setPodCondition(p, corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
@@ -158,15 +143,9 @@ func (a podActions) evict(ctx context.Context, namespace, name string, body runt
 	}); err != nil {
 		return nil, err
 	}
-	if opts.Preconditions == nil {
-		opts.Preconditions = &metav1.Preconditions{}
-	}
-	opts.Preconditions.UID = &pod.UID
-	opts.Preconditions.ResourceVersion = nil // the condition above has just moved it
-	if err := a.deps.Delete(ctx, corev1.Resource("pods"), namespace, name, opts); err != nil {
-		return nil, err
-	}
-	return &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: http.StatusCreated}, nil
+	// The condition has just moved the resourceVersion; the uid is what must not change.
+	opts.Preconditions = &metav1.Preconditions{UID: &pod.UID}
+	return opts, nil
 }
 
 // outOfBudget says that a pod does not count as available for its budget anyway.

@@ -46,6 +46,7 @@ func Service(deps registry.Deps, allocators *Allocators) registry.Resource {
 			Validate:            registry.Validate(families.validate),
 			ValidateUpdate:      registry.ValidateUpdate(families.validateUpdate),
 			Allocate:            allocators.allocateService,
+			ReturnDeleted:       true,
 			CreateOnUpdate:      true,
 			UnconditionalUpdate: true,
 		},
@@ -65,6 +66,9 @@ func Service(deps registry.Deps, allocators *Allocators) registry.Resource {
 			Cells: registry.Cells(serviceCells),
 		},
 		Status: &status,
+		Subresources: []registry.Subresource{{
+			Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("ServiceProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"},
+		}},
 	}
 }
 

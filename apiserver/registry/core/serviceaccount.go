@@ -26,6 +26,7 @@ func ServiceAccount(deps registry.Deps) registry.Resource {
 			ValidateUpdate: registry.ValidateUpdate(func(sa, old *corev1.ServiceAccount) field.ErrorList {
 				return apivalidation.ValidateObjectMetaUpdate(&sa.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 			}),
+			ReturnDeleted:       true,
 			UnconditionalUpdate: true,
 		},
 		Table: registry.Table{
