@@ -236,6 +236,7 @@ func (p *podState) dropSandbox(id string) {
 
 // dropFacts forgets what was noted about one container.
 func (p *podState) dropFacts(id string) {
+	p.tellExit(id)
 	delete(p.endings, id)
 	delete(p.names, id)
 	delete(p.started, id)

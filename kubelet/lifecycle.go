@@ -317,9 +317,27 @@ func (k *Kubelet) stopContainer(ctx context.Context, p *podState, st stopContext
 			return
 		}
 		if l := findContainer(p.containers, st.id); l != nil && alive(*l) {
-			k.relistSoon() // it has ended, and the event is on its way or was lost
+			k.awaitExit(p, l)
 		}
 	}
+}
+
+// exitPatience is how long the event of an exit may lag behind the exit.
+const exitPatience = 500 * time.Millisecond
+
+// awaitExit keeps a container that has been stopped busy until the event of its exit is in. If that does not come, the runtime's
+// state is read. p.mu is held.
+func (k *Kubelet) awaitExit(p *podState, l *container.Container) {
+	op := &operation{kind: opStop, cancel: func() {}, awaiting: l.ID}
+	p.ops[l.Name] = op
+	time.AfterFunc(exitPatience, func() {
+		p.mu.Lock()
+		lost := p.ops[l.Name] == op
+		p.mu.Unlock()
+		if lost {
+			k.relistSoon()
+		}
+	})
 }
 
 // retryStop waits a moment before a stop that failed is tried again.

@@ -57,6 +57,8 @@ type podState struct {
 	unhealthy map[string]unhealthy
 	hooked    map[string]bool // preStop hook done, by container ID
 
+	exits map[*exitWaiter]bool // who follows a log
+
 	timer     *time.Timer
 	cleaned   bool
 	forgotten bool
@@ -67,6 +69,8 @@ type operation struct {
 	kind   opKind
 	cancel context.CancelFunc
 	until  time.Time // for a stop: when its grace ends
+	// awaiting is the container whose exit is all that is left to wait for.
+	awaiting string
 }
 
 // unhealthy is the last word of a probe on a running container.

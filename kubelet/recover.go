@@ -141,7 +141,7 @@ func (k *Kubelet) relist(ctx context.Context) {
 	// What is alive here and unknown there is gone for good.
 	known := map[string]bool{}
 	for _, c := range containers {
-		known[c.ID] = true
+		known[c.ID] = true // those that ended were taken in above
 	}
 	k.mu.Lock()
 	all := k.podListLocked()
@@ -150,11 +150,21 @@ func (k *Kubelet) relist(ctx context.Context) {
 		p.mu.Lock()
 		var lost []container.Container
 		for _, c := range p.containers {
-			if alive(c) && !known[c.ID] && p.ops[c.Name] == nil && !p.forgotten {
+			if op := p.ops[c.Name]; alive(c) && !known[c.ID] && (op == nil || op.awaiting != "") && !p.forgotten {
 				lost = append(lost, c)
 			}
 		}
+		again := false
+		for name, op := range p.ops {
+			if op.awaiting != "" && known[op.awaiting] {
+				delete(p.ops, name) // stopped, it was said, and yet it runs: stop it again
+				again = true
+			}
+		}
 		p.mu.Unlock()
+		if again {
+			k.update(p, nil)
+		}
 		for _, c := range lost {
 			k.onEvent(container.Event{Pod: c.Pod, ContainerID: c.ID, Exited: true, ExitCode: exitCodeUnknownContainer, Time: time.Now()})
 		}
@@ -205,9 +215,13 @@ func (k *Kubelet) exited(p *podState, c *container.Container, ev container.Event
 	if c.FinishedAt.IsZero() {
 		c.FinishedAt = time.Now()
 	}
+	if op := p.ops[c.Name]; op != nil && op.awaiting == c.ID {
+		delete(p.ops, c.Name)
+	}
 	delete(p.unhealthy, c.ID)
 	delete(p.started, c.ID)
 	k.probes.Remove(c.ID)
+	p.tellExit(c.ID)
 	if p.pod == nil {
 		return
 	}

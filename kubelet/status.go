@@ -165,7 +165,7 @@ func (r *report) containerStatus(c *corev1.Container, idle waiting, old *corev1.
 		return cs
 	}
 	l := own[0]
-	r.identify(&cs, c, l)
+	r.identify(&cs, c, l, old)
 	if len(own) > 1 && own[1].State == container.Exited {
 		cs.LastTerminationState.Terminated = r.terminated(own[1])
 	} else if len(own) == 1 && old != nil && old.ContainerID != containerIDPrefix+l.ID && old.State.Terminated != nil {
@@ -213,12 +213,14 @@ func (r *report) containerStatus(c *corev1.Container, idle waiting, old *corev1.
 }
 
 // identify fills in what belongs to one attempt.
-func (r *report) identify(cs *corev1.ContainerStatus, c *corev1.Container, l container.Container) {
+func (r *report) identify(cs *corev1.ContainerStatus, c *corev1.Container, l container.Container, old *corev1.ContainerStatus) {
 	cs.RestartCount = int32(l.Attempt)
 	cs.ContainerID = containerIDPrefix + l.ID
 	cs.ImageID = l.ImageID
 	if name := r.Images[l.ID]; name != "" {
 		cs.Image = name
+	} else if old != nil && old.ContainerID == cs.ContainerID { // started by an earlier process
+		cs.Image, cs.ImageID = old.Image, old.ImageID
 	}
 	for _, m := range c.VolumeMounts {
 		vm := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
@@ -252,6 +254,12 @@ func (r *report) goneStatus(cs *corev1.ContainerStatus, idle waiting, old *corev
 }
 
 func (r *report) terminated(c container.Container) *corev1.ContainerStateTerminated {
+	if _, known := r.Endings[c.ID]; !known {
+		// An end that was reported by an earlier process stays as it was: its message may be gone from the disk by now.
+		if was := reportedEnd(&r.Pod.Status, containerIDPrefix+c.ID); was != nil {
+			return was
+		}
+	}
 	t := &corev1.ContainerStateTerminated{ExitCode: c.ExitCode, StartedAt: seconds(c.StartedAt), FinishedAt: seconds(c.FinishedAt),
 		ContainerID: containerIDPrefix + c.ID, Message: c.Message}
 	switch {
@@ -271,6 +279,19 @@ func (r *report) terminated(c container.Container) *corev1.ContainerStateTermina
 		}
 	}
 	return t
+}
+
+func reportedEnd(st *corev1.PodStatus, id string) *corev1.ContainerStateTerminated {
+	for _, list := range [][]corev1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses} {
+		for i := range list {
+			for _, t := range []*corev1.ContainerStateTerminated{list[i].State.Terminated, list[i].LastTerminationState.Terminated} {
+				if t != nil && t.ContainerID == id {
+					return t
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // seconds drops what the API does not store, so that a status read back is equal to the one written.
