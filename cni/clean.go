@@ -42,8 +42,8 @@ func Clean(ctx context.Context, cfg Config) error {
 		errs = append(errs, err)
 	}
 	if cfg.DataDir != "" {
-		errs = append(errs, sysctls{cfg.DataDir}.restore())
-		for _, name := range []string{"leases.json", "network.json", "sysctls.json", "lock", "attached"} {
+		errs = append(errs, sysctlRecord(cfg.DataDir).Restore())
+		for _, name := range []string{"leases.json", "network.json", "lock", "attached"} {
 			errs = append(errs, os.RemoveAll(filepath.Join(cfg.DataDir, name)))
 		}
 	}

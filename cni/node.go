@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/mini-k8s/mini/internal/iptables"
+	"github.com/mini-k8s/mini/internal/sysctl"
 )
 
 // DefaultBridge is the name of the node's bridge if the Config has none.
@@ -51,7 +52,7 @@ type Node struct {
 	ready   chan struct{}
 	attach  attacher
 	foreign *foreign
-	sysctls sysctls
+	sysctls sysctl.Record
 
 	mu    sync.Mutex
 	table *iptables.Table
@@ -88,7 +89,7 @@ func New(cfg Config) (*Node, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{
-		cfg: cfg, changed: make(chan struct{}, 1), ready: make(chan struct{}), sysctls: sysctls{cfg.DataDir},
+		cfg: cfg, changed: make(chan struct{}, 1), ready: make(chan struct{}), sysctls: sysctlRecord(cfg.DataDir),
 	}
 	n.attach = attacher{leases: leaseFile{cfg.DataDir}, ports: n.setPorts}
 	n.foreign = newForeign(cfg, &n.attach)
@@ -197,14 +198,14 @@ func (n *Node) snapshot() (s snapshot, ok bool, err error) {
 
 // setSysctls sets what the data path needs.
 func (n *Node) setSysctls(net network, up uplink) error {
-	if err := n.sysctls.set("net/ipv4/ip_forward", "1", true); err != nil {
+	if err := n.sysctls.Set("net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
 	// Pods of one node speak over the bridge; their answers must pass conntrack there to get a Service's address back.
-	err := n.sysctls.set("net/bridge/bridge-nf-call-iptables", "1", true)
+	err := n.sysctls.Set("net/bridge/bridge-nf-call-iptables", "1")
 	if errors.Is(err, fs.ErrNotExist) {
 		_ = exec.Command("modprobe", "br_netfilter").Run()
-		err = n.sysctls.set("net/bridge/bridge-nf-call-iptables", "1", true)
+		err = n.sysctls.Set("net/bridge/bridge-nf-call-iptables", "1")
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("the kernel module br_netfilter is missing: %w", err)
@@ -212,14 +213,14 @@ func (n *Node) setSysctls(net network, up uplink) error {
 	if err != nil {
 		return err
 	}
-	if err := n.sysctls.set("net/ipv4/conf/"+net.Segment.Bridge+"/route_localnet", "1", false); err != nil {
+	if err := sysctl.Write("net/ipv4/conf/"+net.Segment.Bridge+"/route_localnet", "1"); err != nil {
 		return err
 	}
 	if !net.Tunnel {
 		return nil
 	}
 	// Answers of nodes behind the tunnel come through it while the way to them is the uplink, and the other way round.
-	if err := n.sysctls.set("net/ipv4/conf/"+tunnelName+"/rp_filter", "2", false); err != nil {
+	if err := sysctl.Write("net/ipv4/conf/"+tunnelName+"/rp_filter", "2"); err != nil {
 		return err
 	}
 	name, err := linkNameOf(up.Index)
@@ -228,9 +229,13 @@ func (n *Node) setSysctls(net network, up uplink) error {
 	}
 	param := "net/ipv4/conf/" + strings.ReplaceAll(name, "/", ".") + "/rp_filter"
 	for _, p := range []string{param, "net/ipv4/conf/all/rp_filter"} {
-		if v, err := readSysctl(p); err == nil && v == "1" {
-			return n.sysctls.set(param, "2", true)
+		if v, err := sysctl.Read(p); err == nil && v == "1" {
+			return n.sysctls.Set(param, "2")
 		}
 	}
 	return nil
+}
+
+func sysctlRecord(dataDir string) sysctl.Record {
+	return sysctl.Record(filepath.Join(dataDir, "sysctls.json"))
 }

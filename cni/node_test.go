@@ -17,6 +17,7 @@ import (
 
 	"github.com/mini-k8s/mini/internal/netns"
 	"github.com/mini-k8s/mini/internal/netns/netnstest"
+	"github.com/mini-k8s/mini/internal/sysctl"
 )
 
 func netnsDo(ns string, fn func() error) error {
@@ -49,7 +50,7 @@ func state(t *testing.T, ns string) string {
 			}
 		}
 		for _, s := range []string{"net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables", "net/ipv4/conf/all/rp_filter"} {
-			v, err := readSysctl(s)
+			v, err := sysctl.Read(s)
 			if err != nil {
 				return err
 			}
@@ -157,8 +158,8 @@ func TestTunnel(t *testing.T) {
 	netnstest.Link(t, netnstest.End{NS: b, Name: "uplink", Addr: prefix("192.168.52.2/24")}, netnstest.End{NS: r, Name: "b", Addr: prefix("192.168.52.1/24")})
 	netnstest.Route(t, a, netip.Prefix{}, addr("192.168.51.1"))
 	netnstest.Route(t, b, netip.Prefix{}, addr("192.168.52.1"))
-	netnstest.Do(t, r, func() error { return writeSysctl("net/ipv4/ip_forward", "1") })
-	netnstest.Do(t, a, func() error { return writeSysctl("net/ipv4/conf/all/rp_filter", "1") })
+	netnstest.Do(t, r, func() error { return sysctl.Write("net/ipv4/ip_forward", "1") })
+	netnstest.Do(t, a, func() error { return sysctl.Write("net/ipv4/conf/all/rp_filter", "1") })
 	before := state(t, a)
 	objA, objB := nodeObject("a", "192.168.51.2", "10.42.0.0/24"), nodeObject("b", "192.168.52.2", "10.42.1.0/24")
 	na, nb := newTestNode(t, a, "a", "192.168.51.2", objA, objB), newTestNode(t, b, "b", "192.168.52.2", objA, objB)

@@ -1,0 +1,341 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/mini-k8s/mini/internal/iptables"
+	"github.com/mini-k8s/mini/internal/sysctl"
+)
+
+const (
+	// minInterval is the least time between two changes of the rules: a rollout's events then share one.
+	minInterval = 30 * time.Millisecond
+	retryDelay  = 2 * time.Second
+)
+
+// Config says what a node's proxy serves.
+type Config struct {
+	NodeName    string
+	NodeIP      netip.Addr
+	ClusterCIDR netip.Prefix // of all pods: what comes from elsewhere is masqueraded
+	ServiceCIDR netip.Prefix
+	// NoNodePorts leaves node ports out.
+	NoNodePorts bool
+	// SkipIPs are ClusterIPs that something else on the node answers.
+	SkipIPs   []netip.Addr
+	DataDir   string // remembers what was changed on the node, for Clean
+	Informers informers.SharedInformerFactory
+	IPTables  string // the iptables command; "" is whichever the machine has
+	Logger    *slog.Logger
+}
+
+// Proxy keeps a node's rules for Services true.
+type Proxy struct {
+	cfg      Config
+	services corelisters.ServiceLister
+	slices   cache.Indexer
+	synced   []cache.InformerSynced
+	changed  chan struct{}
+	ready    chan struct{}
+
+	mu    sync.Mutex
+	dirty map[string]bool // namespace/name of Services to render anew
+
+	fragments map[string]*fragment // Run's own
+}
+
+// New checks cfg and registers for Services and EndpointSlices; start the informers after it.
+func New(cfg Config) (*Proxy, error) {
+	switch {
+	case cfg.NodeName == "":
+		return nil, errors.New("proxy: no node name")
+	case !cfg.ClusterCIDR.Addr().Is4():
+		return nil, fmt.Errorf("proxy: cluster CIDR %q is not an IPv4 range", cfg.ClusterCIDR)
+	case cfg.DataDir == "":
+		return nil, errors.New("proxy: no data directory")
+	case cfg.Informers == nil:
+		return nil, errors.New("proxy: no informers")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	p := &Proxy{
+		cfg: cfg, changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		dirty: map[string]bool{}, fragments: map[string]*fragment{},
+	}
+	services := cfg.Informers.Core().V1().Services()
+	p.services = services.Lister()
+	slices := cfg.Informers.Discovery().V1().EndpointSlices().Informer()
+	if err := addServiceIndex(slices); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	p.slices = slices.GetIndexer()
+	for _, w := range []struct {
+		informer cache.SharedIndexInformer
+		key      func(any) string
+	}{{services.Informer(), objectKey}, {slices, serviceKey}} {
+		reg, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: func(o any) { p.touch(w.key(o)) },
+			UpdateFunc: func(old, now any) {
+				if !sameVersion(old, now) {
+					p.touch(w.key(now))
+				}
+			},
+			DeleteFunc: func(o any) { p.touch(w.key(o)) },
+		})
+		if err != nil {
+			return nil, fmt.Errorf("proxy: watch: %w", err)
+		}
+		p.synced = append(p.synced, reg.HasSynced)
+	}
+	return p, nil
+}
+
+// Ready is closed when the rules of all Services known at the start are in force.
+func (p *Proxy) Ready() <-chan struct{} { return p.ready }
+
+// Run keeps the rules true until ctx ends. They stay then, so that connections go on while the node's agent restarts; use
+// Clean to remove them.
+func (p *Proxy) Run(ctx context.Context) error {
+	cmd, err := iptables.Find(p.cfg.IPTables)
+	if err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	if !p.cfg.NoNodePorts {
+		if err := sysctlRecord(p.cfg.DataDir).Set("net/ipv4/conf/all/route_localnet", "1"); err != nil {
+			return fmt.Errorf("proxy: %w", err)
+		}
+	}
+	table := iptables.NewTable(iptables.Config{Command: cmd, Prefix: chainPrefix, Anchors: anchors, Logger: p.cfg.Logger})
+	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return table.Run(ctx) })
+	group.Go(func() error {
+		p.loop(ctx, func(f map[string]*fragment) error {
+			_, err := table.Set(ctx, assemble(f, cmd.Masquerade()))
+			return err
+		})
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	return nil
+}
+
+// loop applies the first of a burst of changes at once and the rest together, minInterval later.
+func (p *Proxy) loop(ctx context.Context, apply func(map[string]*fragment) error) {
+	// The timer runs only after a change, or while one has failed.
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	pending, resting := true, true
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.changed:
+			pending = true
+		case <-timer.C:
+			resting = false
+		}
+		if !pending || resting {
+			continue
+		}
+		pending, resting = false, true
+		wait := minInterval
+		if err := p.sync(apply); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			p.cfg.Logger.Error("cannot set the rules of Services; trying again", "err", err)
+			pending, wait = true, retryDelay
+		}
+		timer.Reset(wait)
+	}
+}
+
+// sync renders what has changed and applies the whole.
+func (p *Proxy) sync(apply func(map[string]*fragment) error) error {
+	p.mu.Lock()
+	dirty := p.dirty
+	p.dirty = map[string]bool{}
+	p.mu.Unlock()
+	before := map[string]*fragment{}
+	for key := range dirty {
+		f, err := p.fragmentOf(key)
+		if err != nil {
+			p.touchAll(dirty)
+			return err
+		}
+		old := p.fragments[key]
+		if reflect.DeepEqual(old, f) {
+			continue
+		}
+		before[key] = old
+		if f == nil {
+			delete(p.fragments, key)
+		} else {
+			p.fragments[key] = f
+		}
+	}
+	first := false
+	select {
+	case <-p.ready:
+	default:
+		first = true
+	}
+	if len(before) == 0 && !first {
+		return nil
+	}
+	if err := apply(p.fragments); err != nil {
+		// The table knows that it failed; rendering again finds nothing new, so the fragments must look changed.
+		for key, old := range before {
+			p.fragments[key] = old
+			if old == nil {
+				delete(p.fragments, key)
+			}
+		}
+		p.touchAll(dirty)
+		return err
+	}
+	for key, old := range before {
+		if stale := staleFlows(old, p.fragments[key]); len(stale) > 0 {
+			if err := deleteFlows(stale); err != nil {
+				p.cfg.Logger.Warn("cannot delete conntrack entries of a UDP Service; its clients may keep a dead endpoint", "service", key, "err", err)
+			}
+		}
+	}
+	if first {
+		p.cfg.Logger.Info("the rules of Services are in force", "services", len(p.fragments))
+		close(p.ready)
+	}
+	return nil
+}
+
+// fragmentOf renders a Service from what the informers hold; nil if there is nothing to serve.
+func (p *Proxy) fragmentOf(key string) (*fragment, error) {
+	namespace, name, err := cache.SplitMetaNamespaceKey(key)
+	if err != nil {
+		return nil, err
+	}
+	svc, err := p.services.Services(namespace).Get(name)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up Service %s: %w", key, err)
+	}
+	objects, err := p.slices.ByIndex(ServiceIndex, key)
+	if err != nil {
+		return nil, fmt.Errorf("look up EndpointSlices of %s: %w", key, err)
+	}
+	eps := make([]*discoveryv1.EndpointSlice, 0, len(objects))
+	for _, o := range objects {
+		eps = append(eps, o.(*discoveryv1.EndpointSlice))
+	}
+	ports := portsOf(svc, eps, p.cfg.NodeName, p.cfg.SkipIPs)
+	if len(ports) == 0 {
+		return nil, nil
+	}
+	return render(ports, p.cfg.ClusterCIDR, !p.cfg.NoNodePorts), nil
+}
+
+func (p *Proxy) touch(key string) {
+	if key != "" {
+		p.touchAll(map[string]bool{key: true})
+	}
+}
+
+func (p *Proxy) touchAll(keys map[string]bool) {
+	p.mu.Lock()
+	maps.Copy(p.dirty, keys)
+	p.mu.Unlock()
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// ServiceIndex is the name of the index of EndpointSlices by the namespace/name of their Service.
+const ServiceIndex = "mini-service"
+
+func addServiceIndex(informer cache.SharedIndexInformer) error {
+	if _, ok := informer.GetIndexer().GetIndexers()[ServiceIndex]; ok {
+		return nil // another node in this process shares the informers
+	}
+	return informer.AddIndexers(cache.Indexers{ServiceIndex: func(o any) ([]string, error) {
+		if key := serviceKey(o); key != "" {
+			return []string{key}, nil
+		}
+		return nil, nil
+	}})
+}
+
+func objectKey(o any) string {
+	key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o)
+	if err != nil {
+		return ""
+	}
+	return key
+}
+
+// serviceKey is the Service of an EndpointSlice.
+func serviceKey(o any) string {
+	if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = gone.Obj
+	}
+	slice, ok := o.(*discoveryv1.EndpointSlice)
+	if !ok || slice.Labels[discoveryv1.LabelServiceName] == "" {
+		return ""
+	}
+	return slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]
+}
+
+func sameVersion(a, b any) bool {
+	x, errX := meta.Accessor(a)
+	y, errY := meta.Accessor(b)
+	return errX == nil && errY == nil && x.GetResourceVersion() == y.GetResourceVersion() && x.GetResourceVersion() != ""
+}
+
+func sysctlRecord(dataDir string) sysctl.Record {
+	return sysctl.Record(filepath.Join(dataDir, "sysctls.json"))
+}
+
+// Clean removes every rule of this package from the node and gives sysctls the values back that they had. Only DataDir
+// and IPTables of cfg are used; Run need not ever have run, and must not be running.
+func Clean(ctx context.Context, cfg Config) error {
+	var errs []error
+	cmd, err := iptables.Find(cfg.IPTables)
+	switch {
+	case err == nil:
+		errs = append(errs, iptables.Clean(ctx, cmd, chainPrefix, "nat", "filter"))
+	case !errors.Is(err, iptables.ErrNotInstalled): // without the command there never were rules
+		errs = append(errs, err)
+	}
+	if cfg.DataDir != "" {
+		errs = append(errs, sysctlRecord(cfg.DataDir).Restore())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the rules of Services: %w", err)
+	}
+	return nil
+}
