@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package helpers carries the programs that a node runs beside mini: the containerd shim, runc, pause and kubectl.
+// Package helpers carries the programs that a node runs beside mini: the containerd shim, runc, pause,
+// the log writer of a container, and kubectl.
 //
 // They are separate programs because they run once for every pod, container or command, and the one fat binary would cost
 // each of them tens of megabytes. `make helpers` builds them from the versions pinned in go.mod and from the C sources

@@ -22,6 +22,7 @@ const (
 	Shim    = "containerd-shim-runc-v2"
 	Runc    = "runc"
 	Pause   = "pause"
+	Logger  = "logger"
 	Kubectl = "kubectl"
 )
 
