@@ -20,6 +20,7 @@ import (
 // The helpers' names, as they are called once unpacked.
 const (
 	Shim    = "containerd-shim-runc-v2"
+	PreShim = "shim" // goes before Shim, and must lie beside a file of that name
 	Runc    = "runc"
 	Pause   = "pause"
 	Logger  = "logger"

@@ -4,7 +4,7 @@
 HELPERS_DIR   := internal/helpers
 HELPERS_BIN   := $(HELPERS_DIR)/bin
 HELPERS_WORK  := bin/helpers
-HELPERS_NAMES := containerd-shim-runc-v2 runc pause logger kubectl
+HELPERS_NAMES := containerd-shim-runc-v2 runc shim pause logger kubectl
 HELPERS_GO    := -trimpath -buildvcs=false
 HELPERS_C     := -O2 -static -nostdlib -ffreestanding -fno-tree-loop-distribute-patterns -fno-stack-protector -fno-asynchronous-unwind-tables -fno-pie \
                  -no-pie -Wall -Wextra -Werror -s -Wl,--build-id=none -Wl,-z,noseparate-code -Wl,-z,norelro \
@@ -12,7 +12,7 @@ HELPERS_C     := -O2 -static -nostdlib -ffreestanding -fno-tree-loop-distribute-
 HELPERS_MOD    = $(shell go list -m -f '{{.Version}}' $(1))
 
 .PHONY: helpers helpers-clean
-helpers: $(HELPERS_NAMES:%=$(HELPERS_BIN)/%.zst) ## Build the embedded helpers: shim, runc, pause, logger, kubectl
+helpers: $(HELPERS_NAMES:%=$(HELPERS_BIN)/%.zst) ## Build the embedded helpers: shims, runc, pause, logger, kubectl
 
 helpers-clean:
 	rm -rf $(HELPERS_WORK) $(HELPERS_BIN)/*.zst $(HELPERS_BIN)/*.sum
@@ -42,6 +42,6 @@ $(HELPERS_WORK)/kubectl: go.mod go.sum $(HELPERS_DIR)/kubectl/main.go
 	  -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(patsubst v0.%,v1.%,$(call HELPERS_MOD,k8s.io/kubectl))' \
 	  -o $@ ./$(HELPERS_DIR)/kubectl
 
-$(HELPERS_WORK)/pause $(HELPERS_WORK)/logger: $(HELPERS_WORK)/%: $(HELPERS_DIR)/c/%.c $(HELPERS_DIR)/c/sys.h $(HELPERS_DIR)/helpers.mk
+$(HELPERS_WORK)/pause $(HELPERS_WORK)/logger $(HELPERS_WORK)/shim: $(HELPERS_WORK)/%: $(HELPERS_DIR)/c/%.c $(HELPERS_DIR)/c/sys.h $(HELPERS_DIR)/helpers.mk
 	@mkdir -p $(HELPERS_WORK)
 	gcc $(HELPERS_C) -o $@ $<

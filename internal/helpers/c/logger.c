@@ -12,6 +12,7 @@
 //	R  open FILE again, after a rotation; answers "R", or "E" if it cannot
 //	A  send everything that is printed from now on, as frames of stream (1 stdout, 2 stderr), length (4 bytes, little
 //	   endian) and text; the connection closes when the container's output has ended
+//	D  write what has been printed so far, to the file and to those attached; answers "D"
 //	Q  write what is there and end
 //
 // It ends with the output, or on TERM when nothing more is waiting.
@@ -268,6 +269,13 @@ static void accept_one(int listener)
 	sys1(__NR_close, fd);
 }
 
+static void drain(void)
+{
+	for (int i = 0; i < 2; i++)
+		while (streams[i].fd >= 0 && take(&streams[i]) == 1)
+			;
+}
+
 // serve answers what came on connection i and tells whether logger shall end.
 static int serve(int i)
 {
@@ -283,18 +291,18 @@ static int serve(int i)
 	} else if (c == 'R') {
 		if (!send_all(conns[i].fd, reopen() ? "R" : "E", 1))
 			hangup(i);
+	} else if (c == 'D') {
+		drain();
+		if (!send_all(conns[i].fd, "D", 1))
+			hangup(i);
 	}
 	return c == 'Q';
 }
 
-static void drain(void)
+static void finish(void)
 {
+	drain();
 	for (int i = 0; i < 2; i++) {
-		if (streams[i].fd < 0)
-			continue;
-		sys3(__NR_fcntl, streams[i].fd, F_SETFL, O_NONBLOCK);
-		while (take(&streams[i]) == 1)
-			;
 		if (streams[i].fd >= 0 && streams[i].used) {
 			line(&streams[i], stamp(), streams[i].text, streams[i].used, 'P');
 			flush();
@@ -343,13 +351,13 @@ static void run(int listener, int sigfd)
 		if (p[3].revents) {
 			struct signalfd_siginfo info;
 			if (sys3(__NR_read, sigfd, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGTERM) {
-				drain();
+				finish();
 				return;
 			}
 		}
 		for (int i = 0; i < CONNS_MAX; i++)
 			if (p[4 + i].fd >= 0 && p[4 + i].fd == conns[i].fd && p[4 + i].revents && serve(i)) {
-				drain();
+				finish();
 				return;
 			}
 		if (p[2].revents)
@@ -395,6 +403,9 @@ void entry(long *stack)
 		if (tty)
 			sys1(__NR_close, 4);
 	}
+	for (int i = 0; i < 2; i++)
+		if (streams[i].fd >= 0)
+			sys3(__NR_fcntl, streams[i].fd, F_SETFL, O_NONBLOCK);
 	int listener = listen_at(ctl);
 	if (listener < 0)
 		quit(4);

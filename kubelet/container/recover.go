@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+
+	"github.com/mini-k8s/mini/internal/netns"
+)
+
+// recover makes what we hold in memory agree with containerd: at the start, and after its events were lost.
+//
+//	sandbox not ready                      taken away: RunSandbox did not come to its end
+//	container without a sandbox            taken away
+//	task runs                              adopted
+//	task ended                             its exit is dealt with as if it came now
+//	task created, never started            counts as ended
+//	no task, record says it ended          stays
+//	no task, record says it was started    ended while nobody looked: by the shim's note, else 255
+//	no task, never started                 stays, to be started
+//	netns, shared memory, log writers      taken away when nothing above owns them
+func (r *Containerd) recover(ctx context.Context) error {
+	stored, err := r.client.SandboxStore().List(ctx, "labels."+quoteLabel(labelKind)+"=="+kindSandbox)
+	if err != nil {
+		return native(err)
+	}
+	records, err := r.client.ContainerService().List(ctx)
+	if err != nil {
+		return native(err)
+	}
+	running, err := r.tasks.List(ctx, &tasks.ListTasksRequest{})
+	if err != nil {
+		return native(err)
+	}
+	procs := make(map[string]*tasktypes.Process, len(running.Tasks))
+	for _, t := range running.Tasks {
+		procs[t.ID] = t
+	}
+	var dropped []*sandbox
+	for _, st := range stored {
+		var rec sandboxRecord
+		if err := unmarshalRecord(st.Extensions, &rec); err != nil {
+			r.log.Warn("a sandbox's record is unreadable, removing the sandbox", "sandbox", st.ID, "err", err)
+			rec = sandboxRecord{}
+		}
+		s := r.adoptSandbox(ctx, newSandbox(st.ID, st.Labels, st.CreatedAt, rec), procs[st.ID])
+		if s != nil && !rec.Ready {
+			dropped = append(dropped, s)
+		}
+	}
+	var orphans []*container
+	for _, cr := range records {
+		if cr.Labels[labelKind] != kindContainer {
+			if cr.Labels[labelKind] == kindSandbox {
+				if _, err := r.sandbox(cr.ID); err != nil {
+					orphans = append(orphans, newContainer(cr.ID, cr.Labels, cr.CreatedAt, record{}))
+				}
+			}
+			continue
+		}
+		var rec record
+		if err := unmarshalRecord(cr.Extensions, &rec); err != nil {
+			r.log.Warn("a container's record is unreadable, removing the container", "container", cr.ID, "err", err)
+		}
+		c := newContainer(cr.ID, cr.Labels, cr.CreatedAt, rec)
+		if _, err := r.sandbox(rec.SandboxID); err != nil {
+			orphans = append(orphans, c)
+			continue
+		}
+		r.adoptContainer(ctx, c, procs[cr.ID])
+	}
+	for _, c := range orphans {
+		if err := errors.Join(r.killTask(ctx, c.id), r.removeContainer(ctx, c)); err != nil {
+			r.log.Warn("could not remove a container without a sandbox", "container", c.id, "err", err)
+		}
+	}
+	for _, s := range dropped {
+		s.op.Lock()
+		err := r.destroySandbox(ctx, s)
+		s.op.Unlock()
+		if err != nil {
+			r.log.Warn("could not remove a half-made sandbox", "sandbox", s.id, "err", err)
+		}
+	}
+	return r.sweep(ctx)
+}
+
+// adoptSandbox takes a stored sandbox into memory and settles its state. It gives nil for one that is there already.
+func (r *Containerd) adoptSandbox(ctx context.Context, s *sandbox, p *tasktypes.Process) *sandbox {
+	r.mu.Lock()
+	known, ok := r.sandboxes[s.id]
+	if ok {
+		s = known
+	} else {
+		r.sandboxes[s.id] = s
+	}
+	r.mu.Unlock()
+	switch {
+	case p != nil && p.Status == tasktypes.Status_RUNNING:
+		s.mu.Lock()
+		if s.state == Created {
+			s.state, s.pid = Running, p.Pid
+		}
+		s.mu.Unlock()
+	case p != nil && p.Status == tasktypes.Status_STOPPED:
+		r.sandboxExited(context.WithoutCancel(ctx), s, exitRecord{Timestamp: p.ExitedAt.AsTime(), Status: int(p.ExitStatus)})
+	case p == nil && s.rec.Ready && !s.is(Exited):
+		r.sandboxExited(context.WithoutCancel(ctx), s, r.lastExit(s.id))
+	}
+	if ok {
+		return nil
+	}
+	return s
+}
+
+func (r *Containerd) adoptContainer(ctx context.Context, c *container, p *tasktypes.Process) {
+	r.mu.Lock()
+	if known, ok := r.containers[c.id]; ok {
+		c = known
+	} else {
+		r.containers[c.id] = c
+	}
+	r.mu.Unlock()
+	switch {
+	case c.is(Exited):
+	case !c.rec.FinishedAt.IsZero():
+		c.mu.Lock()
+		c.state = Exited
+		close(c.ended)
+		close(c.cleaned)
+		c.mu.Unlock()
+		if p != nil { // its end was stored, its task not deleted any more
+			if err := r.killTask(ctx, c.id); err != nil {
+				r.log.Warn("could not clean up after a container that ended", "container", c.id, "err", err)
+			}
+		}
+	case p != nil && p.Status == tasktypes.Status_RUNNING:
+		c.mu.Lock()
+		if c.state == Created {
+			c.state, c.pid = Running, p.Pid
+		}
+		c.mu.Unlock()
+	case p != nil && p.Status == tasktypes.Status_STOPPED:
+		r.containerExited(ctx, c, exitRecord{Timestamp: p.ExitedAt.AsTime(), Status: int(p.ExitStatus)})
+	case p != nil:
+		if err := r.killTask(ctx, c.id); err != nil {
+			r.log.Warn("could not clean up a half-started container", "container", c.id, "err", err)
+		}
+		r.failed(ctx, c, errors.New("the start was interrupted by a restart of the node's agent"))
+	case !c.rec.StartedAt.IsZero():
+		r.containerExited(ctx, c, r.lastExit(c.id))
+	}
+}
+
+// lastExit is how a container ended that containerd knows no more.
+func (r *Containerd) lastExit(id string) exitRecord {
+	if r.engine != nil {
+		if e, ok := r.engine.exits[id]; ok {
+			return e
+		}
+	}
+	return exitRecord{Timestamp: time.Now(), Status: exitUnknown}
+}
+
+// sweep takes away what a crash left behind and nothing owns.
+func (r *Containerd) sweep(ctx context.Context) error {
+	r.mu.Lock()
+	live := make(map[string]bool, len(r.sandboxes))
+	networked := make([]string, 0, len(r.sandboxes))
+	for id, s := range r.sandboxes {
+		live[id] = true
+		if !s.rec.HostNetwork {
+			networked = append(networked, id)
+		}
+	}
+	writers := make(map[string]bool, len(r.containers))
+	for id := range r.containers {
+		writers[logSocketName(id)] = true
+	}
+	r.mu.Unlock()
+	var errs []error
+	for dir, remove := range map[string]func(string) error{"netns": netns.Delete, "shm": unmountShm} {
+		for _, e := range readDir(filepath.Join(r.dir, dir)) {
+			if !live[e] {
+				errs = append(errs, remove(filepath.Join(r.dir, dir, e)))
+			}
+		}
+	}
+	for _, e := range readDir(r.sockets) {
+		if strings.HasPrefix(e, logSocketPrefix) && !writers[e] {
+			errs = append(errs, quitLogger(filepath.Join(r.sockets, e)))
+		}
+	}
+	errs = append(errs, r.cfg.Network.Prune(ctx, networked))
+	if err := errors.Join(errs...); err != nil {
+		r.log.Warn("could not remove all that a crash left", "err", err)
+	}
+	return nil
+}
+
+func readDir(dir string) []string {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	return names
+}
+
+func quoteLabel(l string) string { return `"` + l + `"` }
+
