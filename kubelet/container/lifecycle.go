@@ -302,4 +302,3 @@ func (r *Containerd) removeContainer(ctx context.Context, c *container) error {
 	r.mu.Unlock()
 	return nil
 }
-

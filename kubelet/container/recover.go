@@ -217,4 +217,3 @@ func readDir(dir string) []string {
 }
 
 func quoteLabel(l string) string { return `"` + l + `"` }
-
