@@ -21,9 +21,11 @@ import (
 	"github.com/mini-k8s/mini/controller/endpointslice"
 	"github.com/mini-k8s/mini/controller/feed"
 	"github.com/mini-k8s/mini/controller/nodeipam"
+	"github.com/mini-k8s/mini/controller/nodelifecycle"
 	"github.com/mini-k8s/mini/controller/replicaset"
 	"github.com/mini-k8s/mini/controller/rootca"
 	"github.com/mini-k8s/mini/controller/serviceaccount"
+	"github.com/mini-k8s/mini/controller/tainteviction"
 )
 
 // Config is what the controllers need.
@@ -144,6 +146,14 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("deployment"), Events: events("deployment-controller"),
 	})
 	add("deployment", deploy, err)
+	life, err := nodelifecycle.New(nodelifecycle.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("nodelifecycle"), Events: events("node-controller"),
+	})
+	add("nodelifecycle", life, err)
+	taint, err := tainteviction.New(tainteviction.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("tainteviction"), Events: events("taint-eviction-controller"),
+	})
+	add("tainteviction", taint, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

@@ -39,14 +39,15 @@ type World struct {
 	Events    *record.FakeRecorder
 	Logger    *slog.Logger
 
-	t    *testing.T
-	mu   sync.Mutex
-	next int
+	t     *testing.T
+	began time.Time
+	mu    sync.Mutex
+	next  int
 }
 
 // New makes a world with the objects in it.
 func New(t *testing.T, objects ...runtime.Object) *World {
-	w := &World{t: t, next: 1000, Feeds: &feed.Set{}, Events: record.NewFakeRecorder(10000)}
+	w := &World{t: t, began: time.Now(), next: 1000, Feeds: &feed.Set{}, Events: record.NewFakeRecorder(10000)}
 	w.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	for _, o := range objects {
 		w.dress(o)
@@ -110,6 +111,9 @@ func (w *World) update(action clienttesting.Action) (bool, runtime.Object, error
 	o.SetResourceVersion(w.version())
 	return false, nil, nil
 }
+
+// Began is when the world was made.
+func (w *World) Began() time.Time { return w.began }
 
 // Start runs the controllers until the test ends.
 func (w *World) Start(runners ...interface{ Run(context.Context) error }) {

@@ -1,10 +1,12 @@
 package podstate
 
 import (
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/tools/cache"
 )
 
 // Condition returns the pod's condition of type t, nil if it has none.
@@ -125,4 +127,39 @@ func EndpointChanged(old, pod *corev1.Pod) bool {
 		}
 	}
 	return false
+}
+
+// nodeIndex indexes pods by the node they are bound to.
+const nodeIndex = "node"
+
+// IndexByNode makes the pod informer answer OnNode. It may be called by each controller that needs it.
+func IndexByNode(informer cache.SharedIndexInformer) error {
+	if _, ok := informer.GetIndexer().GetIndexers()[nodeIndex]; ok {
+		return nil
+	}
+	err := informer.AddIndexers(cache.Indexers{nodeIndex: func(obj any) ([]string, error) {
+		if pod, ok := obj.(*corev1.Pod); ok && pod.Spec.NodeName != "" {
+			return []string{pod.Spec.NodeName}, nil
+		}
+		return nil, nil
+	}})
+	if err != nil {
+		return fmt.Errorf("index pods by node: %w", err)
+	}
+	return nil
+}
+
+// OnNode returns the pods bound to the node.
+func OnNode(indexer cache.Indexer, node string) ([]*corev1.Pod, error) {
+	objs, err := indexer.ByIndex(nodeIndex, node)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*corev1.Pod, 0, len(objs))
+	for _, o := range objs {
+		if pod, ok := o.(*corev1.Pod); ok {
+			out = append(out, pod)
+		}
+	}
+	return out, nil
 }
