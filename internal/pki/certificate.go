@@ -71,7 +71,7 @@ func (c *Certificate) SetSubject(subject Subject) error {
 func (c *Certificate) Renew() (renewed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if pair := c.current.Load(); pair != nil && c.ca.signed(pair.Leaf) && fits(pair.Leaf, c.subject) && time.Now().Before(RenewAt(pair.Leaf)) {
+	if pair := c.current.Load(); pair != nil && c.ca.signed(pair.Leaf) && Fits(pair.Leaf, c.subject) && time.Now().Before(RenewAt(pair.Leaf)) {
 		return false, nil
 	}
 	pair, err := c.ca.issue(c.subject, c.lifetime)
@@ -134,8 +134,15 @@ func RenewAt(leaf *x509.Certificate) time.Time {
 	return leaf.NotBefore.Add(time.Duration(float64(life) * (0.7 + 0.1*jitter)))
 }
 
-// fits says whether the certificate is for exactly this subject.
-func fits(leaf *x509.Certificate, s Subject) bool {
+// SameSubject says whether two subjects make the same certificate; the order of names does not matter.
+func SameSubject(a, b Subject) bool {
+	return a.CommonName == b.CommonName && a.Client == b.Client && a.Server == b.Server &&
+		slices.Equal(sorted(a.Organizations), sorted(b.Organizations)) &&
+		slices.Equal(sorted(a.DNSNames), sorted(b.DNSNames)) && sameIPs(a.IPs, b.IPs)
+}
+
+// Fits says whether the certificate is for exactly this subject.
+func Fits(leaf *x509.Certificate, s Subject) bool {
 	return leaf.Subject.CommonName == s.CommonName &&
 		slices.Equal(sorted(leaf.Subject.Organization), sorted(s.Organizations)) &&
 		slices.Equal(sorted(leaf.DNSNames), sorted(s.DNSNames)) &&
