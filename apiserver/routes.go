@@ -29,8 +29,8 @@ func (s *Server) routes() http.Handler {
 	for _, path := range []string{"/api", "/api/", "/apis", "/apis/"} {
 		mux.Handle(path, readOnly(s.discovery))
 	}
-	mux.HandleFunc("/version", serveVersion)
-	mux.HandleFunc("/version/", serveVersion)
+	mux.Handle("/version", readOnly(http.HandlerFunc(serveVersion)))
+	mux.Handle("/version/", readOnly(http.HandlerFunc(serveVersion)))
 	for _, kind := range []string{"/healthz", "/livez", "/readyz"} {
 		mux.Handle(kind, readOnly(s.health))
 		mux.Handle(kind+"/", readOnly(s.health))

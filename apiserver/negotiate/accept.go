@@ -70,7 +70,7 @@ func Pick(r *http.Request, serves func(Format) bool) (Format, bool) {
 			return f, serves(f)
 		}
 	}
-	if len(headers) == 0 {
+	if len(headers) == 0 || len(headers) == 1 && headers[0] == "" {
 		f := Format{Pretty: pretty}
 		return f, serves(f)
 	}
@@ -82,7 +82,7 @@ func Pick(r *http.Request, serves func(Format) bool) (Format, bool) {
 			return f, true
 		}
 	}
-	return Format{}, len(clauses) == 0 && serves(Format{})
+	return Format{}, false
 }
 
 type clause struct {

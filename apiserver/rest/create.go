@@ -127,7 +127,9 @@ func (q *write) beforeCreate(obj store.Object) (generated bool, err error) {
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetSelfLink("")
 	e.fill(obj)
-	q.view.fields.update(e.kind.New(), obj, q.opts.manager)
+	if !q.opts.applied {
+		q.view.fields.update(e.kind.New(), obj, q.opts.manager)
+	}
 
 	var attributes admission.Attributes
 	if e.Admission != nil {

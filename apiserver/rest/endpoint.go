@@ -146,7 +146,7 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, info request.In
 	if info.Subresource != "" {
 		return e.serveSubresource(w, r, info)
 	}
-	if !slices.Contains(e.Verbs(), info.Verb) {
+	if !slices.Contains(e.Verbs(), info.Verb) || info.Name == "" && (info.Verb == "update" || info.Verb == "patch") {
 		return e.notSupported(info.Verb)
 	}
 	switch info.Verb {

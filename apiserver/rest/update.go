@@ -206,7 +206,7 @@ func (q *write) checkLock(obj, old store.Object) error {
 	}
 	switch version := obj.GetResourceVersion(); {
 	case version == "" || version == "0":
-		if !q.opts.patched && !q.view.strategy.UnconditionalUpdate {
+		if !q.opts.patched && !q.e.res.Strategy.UnconditionalUpdate && !q.view.strategy.UnconditionalUpdate {
 			return q.invalid(q.info.Name, field.ErrorList{field.Invalid(
 				field.NewPath("metadata", "resourceVersion"), uint64(0), "must be specified for an update")})
 		}
