@@ -43,7 +43,7 @@ func (k *Kubelet) serveExec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	command := r.URL.Query()["command"]
-	run := streamer{k.cfg.Runtime}
+	run := streamer{k.cfg.Runtime, *opts}
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
 		k.serveV5(w, r, opts, func(ctx context.Context, in io.Reader, out, errOut io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
 			return run.ExecInContainer(ctx, "", "", id, command, in, out, errOut, opts.TTY, resize, 0)
@@ -70,7 +70,7 @@ func (k *Kubelet) serveAttach(w http.ResponseWriter, r *http.Request) {
 	if opts.TTY {
 		opts.Stderr = false
 	}
-	run := streamer{k.cfg.Runtime}
+	run := streamer{k.cfg.Runtime, *opts}
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
 		k.serveV5(w, r, opts, func(ctx context.Context, in io.Reader, out, errOut io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
 			return run.AttachContainer(ctx, "", "", id, in, out, errOut, opts.TTY, resize)
@@ -80,8 +80,12 @@ func (k *Kubelet) serveAttach(w http.ResponseWriter, r *http.Request) {
 	remotecommand.ServeAttach(w, r, run, r.PathValue("pod"), "", id, opts, streamIdle, streamCreation, remotecommand.SupportedStreamingProtocols)
 }
 
-// streamer is the runtime as cri-streaming wants it.
-type streamer struct{ rt container.Runtime }
+// streamer is the runtime as cri-streaming wants it. What the options do not ask for stays away from the runtime: over WebSocket
+// cri-streaming passes a stream for it all the same.
+type streamer struct {
+	rt   container.Runtime
+	opts remotecommand.Options
+}
 
 var (
 	_ remotecommand.Executor    = streamer{}
@@ -89,12 +93,15 @@ var (
 	_ portforward.PortForwarder = streamer{}
 )
 
-func streams(in io.Reader, out, errOut io.WriteCloser, tty bool, sizes <-chan remotecommand.TerminalSize) (container.Streams, func()) {
-	s := container.Streams{Stdin: in, TTY: tty}
-	if out != nil {
+func (x streamer) streams(in io.Reader, out, errOut io.WriteCloser, tty bool, sizes <-chan remotecommand.TerminalSize) (container.Streams, func()) {
+	s := container.Streams{TTY: tty}
+	if x.opts.Stdin {
+		s.Stdin = in
+	}
+	if x.opts.Stdout {
 		s.Stdout = out
 	}
-	if errOut != nil {
+	if x.opts.Stderr && !tty {
 		s.Stderr = errOut
 	}
 	if sizes == nil || !tty {
@@ -125,7 +132,7 @@ func streams(in io.Reader, out, errOut io.WriteCloser, tty bool, sizes <-chan re
 
 // ExecInContainer implements remotecommand.Executor.
 func (s streamer) ExecInContainer(ctx context.Context, _, _, id string, command []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	st, stop := streams(in, out, errOut, tty, resize)
+	st, stop := s.streams(in, out, errOut, tty, resize)
 	defer stop()
 	code, err := s.rt.Exec(ctx, id, command, st)
 	if err != nil {
@@ -139,7 +146,7 @@ func (s streamer) ExecInContainer(ctx context.Context, _, _, id string, command 
 
 // AttachContainer implements remotecommand.Attacher.
 func (s streamer) AttachContainer(ctx context.Context, _, _, id string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	st, stop := streams(in, out, errOut, tty, resize)
+	st, stop := s.streams(in, out, errOut, tty, resize)
 	defer stop()
 	return s.rt.Attach(ctx, id, st)
 }
@@ -263,7 +270,7 @@ func (k *Kubelet) servePortForward(w http.ResponseWriter, r *http.Request) {
 		(&httpError{http.StatusBadRequest, err.Error()}).write(w)
 		return
 	}
-	portforward.ServePortForward(w, r, streamer{k.cfg.Runtime}, sandbox, "", opts, streamIdle, streamCreation, portforward.SupportedProtocols)
+	portforward.ServePortForward(w, r, streamer{rt: k.cfg.Runtime}, sandbox, "", opts, streamIdle, streamCreation, portforward.SupportedProtocols)
 }
 
 // tunnelProtocol is the WebSocket subprotocol that carries SPDY (KEP-4006).
@@ -281,7 +288,7 @@ func (k *Kubelet) serveTunnel(w http.ResponseWriter, r *http.Request, sandbox st
 	defer conn.Close()
 	inner := r.Clone(r.Context())
 	inner.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"SPDY/3.1"}, "X-Stream-Protocol-Version": {portforward.ProtocolV1Name}}
-	portforward.ServePortForward(&tunnelWriter{conn: conn, header: http.Header{}}, inner, streamer{k.cfg.Runtime}, sandbox, "",
+	portforward.ServePortForward(&tunnelWriter{conn: conn, header: http.Header{}}, inner, streamer{rt: k.cfg.Runtime}, sandbox, "",
 		&portforward.V4Options{}, streamIdle, streamCreation, portforward.SupportedProtocols)
 }
 

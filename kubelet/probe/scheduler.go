@@ -279,8 +279,13 @@ func (w *worker) count(r Result) bool {
 	}
 	first := !w.told
 	w.told, w.verdict = true, r == Success
-	// An unready or alive container is what everybody assumed already.
-	return !first || w.verdict == (w.kind != Liveness) || w.kind == Startup || w.kind == Liveness && !w.verdict
+	switch {
+	case !first || w.kind == Startup:
+		return true
+	case w.kind == Liveness:
+		return !w.verdict // everybody assumed that it lives
+	}
+	return w.verdict // and that it is not ready
 }
 
 // restLocked ends a probe that has said its last word; a startup probe that passed sets the others going.
