@@ -6,12 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/typeurl/v2"
-	"sync"
 )
 
 // backlog is how many events wait for a reader before it is told to read everything anew instead.
@@ -123,14 +123,25 @@ func (r *Containerd) followOnce(ctx context.Context, first bool) error {
 	ctx, cancel := context.WithCancel(engineContext(ctx, r.log))
 	defer cancel()
 	stream, errs := r.client.Subscribe(ctx, `topic=="/tasks/exit"`, `topic=="/tasks/oom"`)
-	if err := r.recover(ctx); err != nil {
+	left, err := r.adopt(ctx)
+	if err != nil {
 		return err
 	}
-	if first {
-		close(r.ready)
-	} else {
-		r.hub.publish(Event{})
-	}
+	// To take something away is to wait for its exit, so the events must be read meanwhile.
+	removed := make(chan struct{})
+	go func() {
+		defer close(removed)
+		r.removeLeft(ctx, left)
+		if ctx.Err() != nil {
+			return
+		}
+		if first {
+			close(r.ready)
+		} else {
+			r.hub.publish(Event{})
+		}
+	}()
+	defer func() { cancel(); <-removed }()
 	for {
 		select {
 		case <-ctx.Done():

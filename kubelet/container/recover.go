@@ -16,7 +16,13 @@ import (
 	"github.com/mini-k8s/mini/internal/netns"
 )
 
-// recover makes what we hold in memory agree with containerd: at the start, and after its events were lost.
+// leftovers are what adopt found that must not stay.
+type leftovers struct {
+	sandboxes  []*sandbox   // not ready
+	containers []*container // without a sandbox
+}
+
+// adopt makes what we hold in memory agree with containerd: at the start, and after its events were lost.
 //
 //	sandbox not ready                      taken away: RunSandbox did not come to its end
 //	container without a sandbox            taken away
@@ -27,24 +33,23 @@ import (
 //	no task, record says it was started    ended while nobody looked: by the shim's note, else 255
 //	no task, never started                 stays, to be started
 //	netns, shared memory, log writers      taken away when nothing above owns them
-func (r *Containerd) recover(ctx context.Context) error {
+func (r *Containerd) adopt(ctx context.Context) (left leftovers, err error) {
 	stored, err := r.client.SandboxStore().List(ctx, "labels."+quoteLabel(labelKind)+"=="+kindSandbox)
 	if err != nil {
-		return native(err)
+		return left, native(err)
 	}
 	records, err := r.client.ContainerService().List(ctx)
 	if err != nil {
-		return native(err)
+		return left, native(err)
 	}
 	running, err := r.tasks.List(ctx, &tasks.ListTasksRequest{})
 	if err != nil {
-		return native(err)
+		return left, native(err)
 	}
 	procs := make(map[string]*tasktypes.Process, len(running.Tasks))
 	for _, t := range running.Tasks {
 		procs[t.ID] = t
 	}
-	var dropped []*sandbox
 	for _, st := range stored {
 		var rec sandboxRecord
 		if err := unmarshalRecord(st.Extensions, &rec); err != nil {
@@ -53,15 +58,14 @@ func (r *Containerd) recover(ctx context.Context) error {
 		}
 		s := r.adoptSandbox(ctx, newSandbox(st.ID, st.Labels, st.CreatedAt, rec), procs[st.ID])
 		if s != nil && !rec.Ready {
-			dropped = append(dropped, s)
+			left.sandboxes = append(left.sandboxes, s)
 		}
 	}
-	var orphans []*container
 	for _, cr := range records {
 		if cr.Labels[labelKind] != kindContainer {
 			if cr.Labels[labelKind] == kindSandbox {
 				if _, err := r.sandbox(cr.ID); err != nil {
-					orphans = append(orphans, newContainer(cr.ID, cr.Labels, cr.CreatedAt, record{}))
+					left.containers = append(left.containers, newContainer(cr.ID, cr.Labels, cr.CreatedAt, record{}))
 				}
 			}
 			continue
@@ -72,17 +76,22 @@ func (r *Containerd) recover(ctx context.Context) error {
 		}
 		c := newContainer(cr.ID, cr.Labels, cr.CreatedAt, rec)
 		if _, err := r.sandbox(rec.SandboxID); err != nil {
-			orphans = append(orphans, c)
+			left.containers = append(left.containers, c)
 			continue
 		}
 		r.adoptContainer(ctx, c, procs[cr.ID])
 	}
-	for _, c := range orphans {
+	return left, nil
+}
+
+// removeLeft takes away what must not stay, and what a crash left behind that no record names.
+func (r *Containerd) removeLeft(ctx context.Context, left leftovers) {
+	for _, c := range left.containers {
 		if err := errors.Join(r.killTask(ctx, c.id), r.removeContainer(ctx, c)); err != nil {
 			r.log.Warn("could not remove a container without a sandbox", "container", c.id, "err", err)
 		}
 	}
-	for _, s := range dropped {
+	for _, s := range left.sandboxes {
 		s.op.Lock()
 		err := r.destroySandbox(ctx, s)
 		s.op.Unlock()
@@ -90,7 +99,9 @@ func (r *Containerd) recover(ctx context.Context) error {
 			r.log.Warn("could not remove a half-made sandbox", "sandbox", s.id, "err", err)
 		}
 	}
-	return r.sweep(ctx)
+	if err := r.sweep(ctx); err != nil {
+		r.log.Warn("could not remove all that a crash left", "err", err)
+	}
 }
 
 // adoptSandbox takes a stored sandbox into memory and settles its state. It gives nil for one that is there already.
@@ -200,10 +211,7 @@ func (r *Containerd) sweep(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, r.cfg.Network.Prune(ctx, networked))
-	if err := errors.Join(errs...); err != nil {
-		r.log.Warn("could not remove all that a crash left", "err", err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func readDir(dir string) []string {

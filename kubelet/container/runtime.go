@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/status"
 
 	"github.com/mini-k8s/mini/cni"
 	"github.com/mini-k8s/mini/internal/helpers"
@@ -268,10 +269,11 @@ func undo(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 }
 
-// native turns an error of an in-memory or remote call into one that errdefs knows.
+// native turns a gRPC status into an error that errdefs knows. Only some of containerd's services answer by a status when
+// called in memory, and any other error would lose its class by the conversion.
 func native(err error) error {
-	if err == nil {
-		return nil
+	if _, ok := status.FromError(err); !ok || err == nil {
+		return err
 	}
 	return errgrpc.ToNative(err)
 }

@@ -4,7 +4,6 @@ package container
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"runtime"
 	"strings"
@@ -85,5 +84,3 @@ func TestLifeOfAPod(t *testing.T) {
 		t.Errorf("still listed: %v %v %v", sandboxes, containers, err)
 	}
 }
-
-var _ = context.Background

@@ -5,6 +5,7 @@ package container
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -322,10 +323,20 @@ func (r *Containerd) destroySandbox(ctx context.Context, s *sandbox) error {
 	if err := native(r.client.SandboxStore().Delete(ctx, s.id)); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox %s: %w", s.id, err)
 	}
+	// A shim takes its socket away itself, unless it was killed.
+	if err := os.Remove(r.shimSocket(s.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove sandbox %s: %w", s.id, err)
+	}
 	r.mu.Lock()
 	delete(r.sandboxes, s.id)
 	r.mu.Unlock()
 	return nil
+}
+
+// shimSocket is where the shim of a sandbox listens, by containerd's rule (pkg/shim.CreateSocketAddress).
+func (r *Containerd) shimSocket(id string) string {
+	key := filepath.Join(r.sockets, "containerd.sock", namespace, id)
+	return filepath.Join(r.sockets, fmt.Sprintf("%x", sha256.Sum256([]byte(key))))
 }
 
 func (r *Containerd) containersOf(sandboxID string) []*container {
