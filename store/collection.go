@@ -13,6 +13,7 @@ import (
 	"github.com/google/btree"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -39,9 +40,9 @@ type collection struct {
 	broken     map[string]error // keys whose bytes cannot be decoded
 	history    history
 	inflight   map[string][]*flight // puts on their way, by key
-	buffer     []buffered // what came in while the first load runs
-	changed    int64      // revision of the last change
-	generation int        // counts unloads, so that a load that began before one is thrown away
+	buffer     []buffered           // what came in while the first load runs
+	changed    int64                // revision of the last change
+	generation int                  // counts unloads, so that a load that began before one is thrown away
 
 	state   atomic.Int32 // unloaded, loading, ready
 	loading sync.Mutex   // held by the one that loads
@@ -404,13 +405,6 @@ func (c *collection) same(key string, current *Item, data []byte) bool {
 
 // put writes data if the key still has the revision, 0 for none. It returns the new item, or what is there instead.
 func (c *collection) put(ctx context.Context, key string, data []byte, revision int64) (item, newer *Item, _ error) {
-	var lease int64
-	if c.cfg.TTL > 0 {
-		var err error
-		if lease, err = c.s.leases.get(ctx, c.cfg.TTL); err != nil {
-			return nil, nil, translate(ctx, err)
-		}
-	}
 	stored := data
 	if t := c.cfg.Transformer; t != nil {
 		var err error
@@ -423,12 +417,24 @@ func (c *collection) put(ctx context.Context, key string, data []byte, revision 
 	if err != nil {
 		return nil, nil, fmt.Errorf("decoding what was just encoded: %w", err)
 	}
+	req := &etcdserverpb.PutRequest{Key: []byte(c.cfg.Prefix + key), Value: stored}
 	f := &flight{c: c, key: key, plain: data, stored: stored, obj: obj}
 	c.s.launch(f)
-	at, newer, err := c.txn(ctx, key, revision, &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestPut{
-		RequestPut: &etcdserverpb.PutRequest{Key: []byte(c.cfg.Prefix + key), Value: stored, Lease: lease},
-	}})
-	return c.s.land(f, at), newer, err
+	at := int64(0)
+	defer func() { item = c.s.land(f, at) }()
+	for range 2 {
+		if c.cfg.TTL > 0 {
+			if req.Lease, err = c.s.leases.get(ctx, c.cfg.TTL); err != nil {
+				return nil, nil, c.s.failed(ctx, err)
+			}
+		}
+		at, newer, err = c.txn(ctx, key, revision, &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestPut{RequestPut: req}})
+		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			break
+		}
+		c.s.leases.forget(c.cfg.TTL, req.Lease) // somebody revoked it; the next is ours again
+	}
+	return nil, newer, err
 }
 
 // remove deletes the key if it still is current.

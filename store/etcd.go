@@ -24,8 +24,13 @@ type etcd interface {
 	// watch delivers every change below root after the revision, a revision's changes together, until ctx ends or the
 	// changes are gone (ErrCompacted). It survives lost connections.
 	watch(ctx context.Context, after int64, deliver func(progress)) error
+	// changes reads a part of the history below prefix: after one revision, up to another that the cache has reached,
+	// with the values before. Too many of them count as compacted.
+	changes(ctx context.Context, prefix string, after, upTo int64) ([]*mvccpb.Event, error)
 	// progress asks for a delivery that tells how far the watch is, where silence does not.
 	progress(ctx context.Context)
+	// shrink lets go of memory that is not needed.
+	shrink()
 	// reclaim frees space after a compaction and lifts the alarm if that was enough.
 	reclaim(ctx context.Context) error
 	healthy(ctx context.Context) error
@@ -33,6 +38,8 @@ type etcd interface {
 	wait(ctx context.Context) error
 	close()
 }
+
+const changesMax = 20000
 
 // progress is a step of the etcd watch: the changes, and the revision up to which nothing is missing now.
 type progress struct {
@@ -73,6 +80,8 @@ func translate(ctx context.Context, err error) error {
 		return ErrTooLarge
 	case rpctypes.ErrNoSpace:
 		return fmt.Errorf("%w: etcd's space quota is used up", ErrUnavailable)
+	case rpctypes.ErrLeaseNotFound:
+		return rpctypes.ErrLeaseNotFound // for put
 	}
 	var code codes.Code
 	var e rpctypes.EtcdError

@@ -46,3 +46,12 @@ func (l *leases) get(ctx context.Context, ttl time.Duration) (int64, error) {
 	l.shared[ttl] = sharedLease{id: resp.ID, until: now.Add(window), left: leaseObjects - 1}
 	return resp.ID, nil
 }
+
+// forget drops a lease that etcd does not know any more.
+func (l *leases) forget(ttl time.Duration, id int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.shared[ttl].id == id {
+		delete(l.shared, ttl)
+	}
+}

@@ -40,7 +40,27 @@ func (s *Store) compact(ctx context.Context) error {
 		s.mu.RLock()
 		last = s.applied
 		s.mu.RUnlock()
+		s.rest()
 	}
+}
+
+// rest lets go of memory that nobody has asked for lately.
+func (s *Store) rest() {
+	s.mu.Lock()
+	var trees []*tree
+	for _, c := range s.collections {
+		if c.state.Load() == ready {
+			trees = append(trees, c.snapshotLocked())
+		}
+	}
+	s.mu.Unlock()
+	for _, t := range trees {
+		t.Ascend(func(e entry) bool {
+			e.item.rest()
+			return true
+		})
+	}
+	s.etcd.shrink()
 }
 
 func (s *Store) compactTo(ctx context.Context, revision int64) error {

@@ -17,6 +17,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/pkg/v3/featuregate"
 	"go.etcd.io/etcd/server/v3/config"
@@ -96,6 +98,7 @@ func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
 		return nil, fmt.Errorf("waiting for etcd to start: %w", context.Cause(ctx))
 	}
 	m.acked.Store(srv.KV().Rev())
+	m.shrink()
 	if cfg.Socket != "" {
 		if err := m.serve(cfg.Socket); err != nil {
 			return nil, err
@@ -133,8 +136,8 @@ func memberConfig(cfg Config, name string, fatal chan<- error) config.ServerConf
 
 		// A single member has nobody to send heartbeats to, elect makes it leader without a timeout, and each tick is a
 		// wake-up of an idle process.
-		TickMs:        500,
-		ElectionTicks: 10,
+		TickMs:        1000,
+		ElectionTicks: 5,
 		PreVote:       true,
 
 		// The log is there for followers that lag and for the replay after a crash. Nobody lags; the entries kept in
@@ -293,6 +296,79 @@ func (m *member) watch(ctx context.Context, after int64, deliver func(progress))
 }
 
 func (m *member) progress(context.Context) {}
+
+func (m *member) changes(ctx context.Context, prefix string, after, upTo int64) ([]*mvccpb.Event, error) {
+	stream := m.server.Watchable().NewWatchStream()
+	defer stream.Close()
+	if _, err := stream.Watch(ctx, 0, []byte(prefix), []byte(prefixEnd(prefix)), after+1); err != nil {
+		return nil, err
+	}
+	var events []*mvccpb.Event
+	ask := time.NewTicker(10 * time.Millisecond) // is not answered before all is delivered
+	defer ask.Stop()
+	for done := false; !done; {
+		select {
+		case r, ok := <-stream.Chan():
+			switch {
+			case !ok:
+				return nil, errors.New("etcd closed the watch")
+			case r.CompactRevision != 0:
+				return nil, rpctypes.ErrGRPCCompacted
+			case len(r.Events) == 0:
+				done = r.Revision >= upTo
+			default:
+				events = append(events, r.Events...)
+				done = r.Events[len(r.Events)-1].Kv.ModRevision > upTo
+			}
+		case <-ask.C:
+			stream.RequestProgress(0)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if len(events) > changesMax {
+			return nil, rpctypes.ErrGRPCCompacted
+		}
+	}
+	out := make([]*mvccpb.Event, 0, len(events))
+	for _, e := range events {
+		if e.Kv.ModRevision > upTo {
+			continue
+		}
+		r, err := m.Range(ctx, &etcdserverpb.RangeRequest{Key: e.Kv.Key, Revision: e.Kv.ModRevision - 1, Serializable: true})
+		if err != nil {
+			return nil, err
+		}
+		// The event is shared with every other watcher.
+		with := &mvccpb.Event{Type: e.Type, Kv: e.Kv}
+		if len(r.Kvs) > 0 {
+			with.PrevKv = r.Kvs[0]
+		}
+		out = append(out, with)
+	}
+	return out, nil
+}
+
+// shrink gives the pages of the database back to the page cache. etcd maps the file with all its pages present and reads
+// it once at the start; after that only changed pages are looked at, but all of them would count as this process's memory.
+func (m *member) shrink() {
+	path, err := filepath.Abs(filepath.Join(m.server.Cfg.DataDir, "member", "snap", "db"))
+	if err != nil {
+		return
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return // memory only
+	}
+	for line := range strings.Lines(string(maps)) {
+		var from, to uintptr
+		if !strings.HasSuffix(strings.TrimSpace(line), " "+path) {
+			continue
+		}
+		if _, err := fmt.Sscanf(line, "%x-%x ", &from, &to); err == nil {
+			unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
+		}
+	}
+}
 
 func (m *member) healthy(ctx context.Context) error {
 	if m.server.Leader() == 0 {

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 )
 
 // remote is an etcd cluster of somebody else.
@@ -166,6 +167,44 @@ func (r *remote) watch(ctx context.Context, after int64, deliver func(progress))
 		}
 	}
 }
+
+func (r *remote) changes(ctx context.Context, prefix string, after, upTo int64) ([]*mvccpb.Event, error) {
+	// Metadata of its own make this a stream of its own: the progress asked for is that of this watch.
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "mini-history", prefix), remoteTimeout)
+	defer cancel()
+	ch := r.client.Watch(ctx, prefix, clientv3.WithRange(prefixEnd(prefix)), clientv3.WithRev(after+1), clientv3.WithPrevKV())
+	var events []*mvccpb.Event
+	ask := time.NewTicker(20 * time.Millisecond)
+	defer ask.Stop()
+	for {
+		select {
+		case resp, ok := <-ch:
+			switch {
+			case !ok:
+				return nil, errors.New("etcd closed the watch")
+			case resp.Err() != nil:
+				return nil, resp.Err()
+			case resp.IsProgressNotify() && resp.Header.Revision >= upTo:
+				return events, nil
+			}
+			for _, e := range resp.Events {
+				if e.Kv.ModRevision > upTo {
+					return events, nil
+				}
+				events = append(events, (*mvccpb.Event)(e))
+			}
+			if len(events) > changesMax {
+				return nil, rpctypes.ErrGRPCCompacted
+			}
+		case <-ask.C:
+			_ = r.client.RequestProgress(ctx) // asked again at the next turn
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (r *remote) shrink() {}
 
 // progress is needed for revisions that somebody made outside of root.
 func (r *remote) progress(context.Context) {

@@ -47,6 +47,7 @@ type Item struct {
 	stale bool  // the bytes in etcd should be written anew even if nothing changes (an old encryption key)
 
 	mu        sync.Mutex
+	idle      bool // no encoding was asked for since the last rest
 	encodings []encoding
 }
 
@@ -55,11 +56,12 @@ type encoding struct {
 	bytes  []byte
 }
 
-// Encoding returns the object's bytes in the named format (for instance "application/json;v1"), calling encode at most
-// once per format in the item's life. The bytes are shared and must not be changed.
+// Encoding returns the object's bytes in the named format (for instance "application/json;v1"), calling encode once per
+// format; again only after minutes in which nobody asked. The bytes are shared and must not be changed.
 func (i *Item) Encoding(format string, encode func(Object) ([]byte, error)) ([]byte, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.idle = false
 	for _, e := range i.encodings {
 		if e.format == format {
 			return e.bytes, nil
@@ -71,6 +73,16 @@ func (i *Item) Encoding(format string, encode func(Object) ([]byte, error)) ([]b
 	}
 	i.encodings = append(i.encodings, encoding{format, b})
 	return b, nil
+}
+
+// rest forgets the encodings if nobody has asked for one since the last rest, minutes ago.
+func (i *Item) rest() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.idle {
+		i.encodings = nil
+	}
+	i.idle = true
 }
 
 // Collection is the objects of one resource: etcd behind, a watch cache in front.

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 const (
@@ -89,9 +91,15 @@ func (c *collection) Watch(ctx context.Context, opts WatchOptions) (Watch, error
 		return nil, err
 	}
 	start.end = opts.InitialEvents
+	if start.upTo > 0 {
+		if start.records, err = c.before(ctx, revision, start.upTo); err != nil {
+			c.watches.count.Add(-1)
+			return nil, err
+		}
+	}
 	c.watches.mu.Lock()
 	c.watches.all[w] = struct{}{}
-	live := start.items == nil && !start.end && w.goLiveLocked()
+	live := start.items == nil && start.records == nil && !start.end && w.goLiveLocked()
 	c.watches.mu.Unlock()
 	w.release = context.AfterFunc(ctx, func() { w.end(nil) })
 	if deadline, ok := ctx.Deadline(); ok && opts.Bookmarks {
@@ -114,6 +122,9 @@ type beginning struct {
 	items    *tree // nil if nothing
 	revision int64 // of items
 	end      bool  // a bookmark follows the items
+	// records are changes that the history has lost already, up to the revision upTo where it begins; read from etcd.
+	records []*record
+	upTo    int64
 }
 
 // start finds the watcher's place in the history.
@@ -134,11 +145,43 @@ func (c *collection) start(w *watcher, state bool, revision int64) (beginning, i
 	case revision == 0:
 		w.next, w.sent = c.history.end(), c.s.applied
 	case revision < c.history.floor:
-		return beginning{}, 0, ErrCompacted
+		b.upTo = c.history.floor
+		w.next, w.sent = c.history.first, revision
 	default:
 		w.next, w.sent = c.history.after(revision), revision
 	}
 	return b, c.generation, nil
+}
+
+// before reads changes from etcd that are older than the history: those of a client that was away for minutes, or that
+// has outlived this process.
+func (c *collection) before(ctx context.Context, after, upTo int64) ([]*record, error) {
+	events, err := c.s.etcd.changes(ctx, c.cfg.Prefix, after, upTo)
+	if err != nil {
+		return nil, translate(ctx, err)
+	}
+	records := make([]*record, 0, len(events))
+	for _, e := range events {
+		r := &record{key: string(e.Kv.Key[len(c.cfg.Prefix):]), revision: e.Kv.ModRevision}
+		if e.PrevKv != nil {
+			if r.before, err = c.decode(r.key, e.PrevKv.Value, e.PrevKv.ModRevision); err != nil {
+				r.before = nil // was not to be seen, see breakLocked
+			}
+		}
+		if e.Type == mvccpb.Event_PUT {
+			if r.after, err = c.decode(r.key, e.Kv.Value, e.Kv.ModRevision); err != nil {
+				r.after = nil
+			}
+		}
+		if r.after == nil {
+			if r.before == nil {
+				continue
+			}
+			r.gone = r.before.at(r.revision)
+		}
+		records = append(records, r)
+	}
+	return records, nil
 }
 
 // pump sends what the watcher missed and ends when it is live, or over.
@@ -160,6 +203,13 @@ func (w *watcher) pump(b beginning) {
 		w.finish()
 		return
 	}
+	for _, r := range b.records {
+		if e, ok := w.see(r); ok && !w.send(e) {
+			w.finish()
+			return
+		}
+	}
+	b = beginning{} // the rest may take long, and its items are free to go
 	for {
 		ws.mu.Lock()
 		live, over, to := w.goLiveLocked(), w.ended, ws.dispatched
