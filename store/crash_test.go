@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const crashDir = "STORE_TEST_CRASH_DIR"
@@ -57,7 +58,9 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[string]bool{}
 	for round := range 3 {
-		cmd := exec.Command(os.Args[0])
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a child that hangs fails the test
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0])
 		cmd.Env = append(os.Environ(), crashDir+"="+dir)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -57,18 +60,17 @@ func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if retErr != nil {
-			lock.Close()
-		}
-	}()
 	name, err := memberName(filepath.Join(cfg.DataDir, "name"))
 	if err != nil {
+		lock.Close()
 		return nil, err
 	}
 	fatal := make(chan error, 1)
+	starting.Lock()
+	defer starting.Unlock()
 	srv, err := etcdserver.NewServer(memberConfig(cfg, name, fatal))
 	if err != nil {
+		lock.Close()
 		return nil, fmt.Errorf("opening etcd in %s: %w", cfg.DataDir, err)
 	}
 	srv.Start()
@@ -82,7 +84,7 @@ func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
 	}
 	defer func() {
 		if retErr != nil {
-			srv.HardStop()
+			m.close()
 		}
 	}()
 	if err := m.elect(ctx); err != nil {
@@ -199,19 +201,31 @@ func memberName(path string) (string, error) {
 	return name, os.WriteFile(path, []byte(name+"\n"), 0o600)
 }
 
+// starting is held while a member starts: etcd publishes the raft status of the newest member of the process only.
+var starting sync.Mutex
+
 // elect makes a single member the leader at once. Raft would wait for an election timeout in which no other leader is
-// heard of; the only voter need not. The message is the one a leader sends to hand over. It is ignored as long as the log
-// holds membership changes that are not applied, which takes a moment after the start; if it keeps being ignored, the
-// timeout elects.
+// heard of; the only voter need not. The message is the one a leader sends to hand over.
+//
+// Raft must have applied what it has committed before: until then it looks through the log for membership changes, and
+// panics where etcd, which applies in another goroutine, has dropped entries from memory already.
 func (m *member) elect(ctx context.Context) error {
 	id := uint64(m.server.MemberID())
 	if members := m.server.Cluster().Members(); len(members) != 1 || members[0].ID != m.server.MemberID() {
 		return nil
 	}
-	for wait := 500 * time.Microsecond; m.server.Leader() == 0; wait = min(2*wait, time.Second) {
+	published, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return errors.New("etcd does not publish its raft status")
+	}
+	// There is no event to wait for, and a replay of the log takes from nothing to seconds.
+	for wait := 200 * time.Microsecond; m.server.Leader() == 0; wait = min(2*wait, 10*time.Millisecond) {
 		changed := m.server.LeaderChangedNotify()
-		if err := m.server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}); err != nil {
-			return fmt.Errorf("electing the only member: %w", err)
+		status, ok := published().(raft.Status)
+		if ok && status.ID == id && status.Applied == status.HardState.GetCommit() && status.RaftState == raft.StateFollower {
+			if err := m.server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}); err != nil {
+				return fmt.Errorf("electing the only member: %w", err)
+			}
 		}
 		select {
 		case <-changed:
@@ -413,10 +427,14 @@ func (m *member) close() {
 	if m.socket != nil {
 		m.socket.Stop()
 	}
+	stopped := m.server.StopNotify()
+	go m.server.HardStop()
 	select {
-	case <-m.server.StopNotify():
-	default:
-		m.server.Stop()
+	case <-stopped:
+	case <-time.After(5 * time.Second):
+		// One of its goroutines hangs in the disk, or died of what wait has reported. The lock stays: so do the others.
+		m.log.Error("etcd does not stop")
+		return
 	}
 	m.lock.Close()
 }
