@@ -136,6 +136,16 @@ func start(t testing.TB, change ...func(*apiserver.Config)) *cluster {
 	return c
 }
 
+// http is a client of the network side.
+func (c *cluster) http(t testing.TB) *http.Client {
+	t.Helper()
+	transport, err := clientrest.TransportFor(c.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &http.Client{Transport: transport}
+}
+
 // answer is what a plain request got.
 type answer struct {
 	code   int
