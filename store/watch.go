@@ -246,7 +246,9 @@ func (w *watcher) goLiveLocked() bool {
 		return false
 	}
 	if ws.lives == 0 {
+		// Nobody is harmed by a jump, and what was not dispatched while nobody watched is for this one.
 		ws.dispatched = max(ws.dispatched, w.next)
+		defer ws.kick()
 	}
 	if w.next < ws.dispatched {
 		return false
