@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/mini-k8s/mini/internal/endpointslices"
 	"github.com/mini-k8s/mini/internal/iptables"
 	"github.com/mini-k8s/mini/internal/sysctl"
 )
@@ -83,14 +83,14 @@ func New(cfg Config) (*Proxy, error) {
 	services := cfg.Informers.Core().V1().Services()
 	p.services = services.Lister()
 	slices := cfg.Informers.Discovery().V1().EndpointSlices().Informer()
-	if err := addServiceIndex(slices); err != nil {
+	if err := endpointslices.Index(slices); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p.slices = slices.GetIndexer()
 	for _, w := range []struct {
 		informer cache.SharedIndexInformer
 		key      func(any) string
-	}{{services.Informer(), objectKey}, {slices, serviceKey}} {
+	}{{services.Informer(), objectKey}, {slices, endpointslices.ServiceKey}} {
 		reg, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(o any) { p.touch(w.key(o)) },
 			UpdateFunc: func(old, now any) {
@@ -244,13 +244,9 @@ func (p *Proxy) fragmentOf(key string) (*fragment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up Service %s: %w", key, err)
 	}
-	objects, err := p.slices.ByIndex(ServiceIndex, key)
+	eps, err := endpointslices.Of(p.slices, key)
 	if err != nil {
-		return nil, fmt.Errorf("look up EndpointSlices of %s: %w", key, err)
-	}
-	eps := make([]*discoveryv1.EndpointSlice, 0, len(objects))
-	for _, o := range objects {
-		eps = append(eps, o.(*discoveryv1.EndpointSlice))
+		return nil, err
 	}
 	ports := portsOf(svc, eps, p.cfg.NodeName, p.cfg.SkipIPs)
 	if len(ports) == 0 {
@@ -275,39 +271,12 @@ func (p *Proxy) touchAll(keys map[string]bool) {
 	}
 }
 
-// ServiceIndex is the name of the index of EndpointSlices by the namespace/name of their Service.
-const ServiceIndex = "mini-service"
-
-func addServiceIndex(informer cache.SharedIndexInformer) error {
-	if _, ok := informer.GetIndexer().GetIndexers()[ServiceIndex]; ok {
-		return nil // another node in this process shares the informers
-	}
-	return informer.AddIndexers(cache.Indexers{ServiceIndex: func(o any) ([]string, error) {
-		if key := serviceKey(o); key != "" {
-			return []string{key}, nil
-		}
-		return nil, nil
-	}})
-}
-
 func objectKey(o any) string {
 	key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o)
 	if err != nil {
 		return ""
 	}
 	return key
-}
-
-// serviceKey is the Service of an EndpointSlice.
-func serviceKey(o any) string {
-	if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
-		o = gone.Obj
-	}
-	slice, ok := o.(*discoveryv1.EndpointSlice)
-	if !ok || slice.Labels[discoveryv1.LabelServiceName] == "" {
-		return ""
-	}
-	return slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]
 }
 
 func sameVersion(a, b any) bool {
