@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/mini-k8s/mini/kubelet/cgroup"
 )
 
 // The kernel's bounds for CPU shares and quota.
@@ -129,7 +131,7 @@ func oomScoreAdj(pod *corev1.Pod, c *corev1.Container, memory int64) int {
 	if pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical {
 		return oomGuaranteed
 	}
-	switch qosOf(pod) {
+	switch cgroup.QOSClass(pod) {
 	case corev1.PodQOSGuaranteed:
 		return oomGuaranteed
 	case corev1.PodQOSBestEffort:
@@ -138,32 +140,4 @@ func oomScoreAdj(pod *corev1.Pod, c *corev1.Container, memory int64) int {
 	request := c.Resources.Requests[corev1.ResourceMemory]
 	adj := 1000 - 1000*request.Value()/max(memory, 1)
 	return int(min(max(adj, 1000+oomGuaranteed), oomBestEffort-1))
-}
-
-// qosOf reads the class from the status, where the apiserver puts it, or derives it.
-func qosOf(pod *corev1.Pod) corev1.PodQOSClass {
-	if pod.Status.QOSClass != "" {
-		return pod.Status.QOSClass
-	}
-	guaranteed, any := true, false
-	for _, c := range append(append([]corev1.Container(nil), pod.Spec.InitContainers...), pod.Spec.Containers...) {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			limit, hasLimit := c.Resources.Limits[name]
-			request, hasRequest := c.Resources.Requests[name]
-			if hasLimit && !limit.IsZero() || hasRequest && !request.IsZero() {
-				any = true
-			}
-			if !hasLimit || limit.IsZero() || hasRequest && request.Cmp(limit) != 0 {
-				guaranteed = false
-			}
-		}
-	}
-	switch {
-	case !any:
-		return corev1.PodQOSBestEffort
-	case guaranteed:
-		return corev1.PodQOSGuaranteed
-	default:
-		return corev1.PodQOSBurstable
-	}
 }
