@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kubelet runs the pods of one node: it starts what the API binds to the node, keeps it as its spec says, reports
 // what happens, and answers logs, exec, attach and port-forward.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package logs reads, follows and rotates the logs of containers, in the format of the CRI:
 //
 //	2026-11-21T22:41:07.123456789Z stdout F the line

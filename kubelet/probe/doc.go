@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package probe asks containers how they are: startup, liveness and readiness, by command, HTTP, TCP or gRPC.
 //
 // One Scheduler serves a node. It keeps what is due in a heap with one timer, and runs each probe in a goroutine that lives

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package volume makes the volumes of this node's pods and takes them away again: emptyDir, hostPath, configMap, secret,
 // downwardAPI and projected with its ServiceAccount token.
 //
