@@ -1,0 +1,198 @@
+// Generate makes the OpenAPI documents that package openapi embeds: one of version 2, one of version 3 for each group
+// version, each as JSON and protobuf, compressed. It reads the sources of the API types in the module cache for
+// descriptions, list types and map keys, and the rows of package builtin for kinds, paths and verbs.
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sort"
+	"strings"
+
+	openapiv2 "github.com/google/gnostic-models/openapiv2"
+	openapiv3 "github.com/google/gnostic-models/openapiv3"
+	"google.golang.org/protobuf/proto"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/mini-k8s/mini/apiserver/openapi"
+	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/registry/builtin"
+	"github.com/mini-k8s/mini/store"
+)
+
+func main() {
+	out := flag.String("out", "apiserver/openapi/gen", "the folder to write to")
+	flag.Parse()
+	if err := run(*out); err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+		os.Exit(1)
+	}
+}
+
+// rows are all rows there can be: those that depend on an injected function included.
+func rows() []registry.Resource {
+	answer := func(_ context.Context, o store.Object) (store.Object, error) { return o, nil }
+	review := map[string]func(context.Context, store.Object) (store.Object, error){}
+	for _, kind := range []string{
+		"TokenReview", "SelfSubjectReview", "SubjectAccessReview", "LocalSubjectAccessReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview",
+	} {
+		review[kind] = answer
+	}
+	rows, _ := builtin.Resources(registry.Deps{
+		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		Review:       review,
+		CreateToken: func(_ context.Context, _, _ string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+			return req, nil
+		},
+	})
+	return rows
+}
+
+func run(out string) error {
+	groups, definitions, err := build(scheme.Scheme, rows())
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	index := openapi.Index{V3: map[string]string{}}
+	if index.V2, err = write(out, "v2", v2(groups, definitions), protoV2); err != nil {
+		return err
+	}
+	for gv, paths := range groups {
+		path := strings.TrimPrefix(base(gv), "/")
+		if index.V3[path], err = write(out, "v3/"+path, v3(gv, paths, definitions), protoV3); err != nil {
+			return err
+		}
+	}
+	data, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, openapi.IndexFile), data, 0o644)
+}
+
+// build makes the paths of each group version and the definitions of all kinds in them.
+func build(s *runtime.Scheme, rows []registry.Resource) (map[schema.GroupVersion][]pathItem, map[string]node, error) {
+	src, err := newSources("k8s.io/api", "k8s.io/apimachinery")
+	if err != nil {
+		return nil, nil, err
+	}
+	defs := &schemas{sources: src, definitions: map[string]node{}}
+	var failed error
+	models := func(gvk schema.GroupVersionKind) string {
+		t := s.AllKnownTypes()[gvk]
+		if t == nil {
+			failed = fmt.Errorf("no type is known for %v", gvk)
+			return ""
+		}
+		m, err := defs.define(t.PkgPath(), t.Name())
+		if err != nil && failed == nil {
+			failed = err
+		}
+		return m
+	}
+	groups := map[schema.GroupVersion][]pathItem{}
+	for i := range rows {
+		gv := rows[i].GVK.GroupVersion()
+		groups[gv] = append(groups[gv], rowPaths(&rows[i], models)...)
+	}
+	for _, name := range []string{"Status", "DeleteOptions", "Patch", "WatchEvent", "APIResourceList"} {
+		if _, err := defs.define("k8s.io/apimachinery/pkg/apis/meta/v1", name); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return nil, nil, failed
+	}
+	for gv, items := range groups {
+		groups[gv] = append(items, pathItem{path: base(gv) + "/", ops: []operation{{
+			method: "get", id: "get" + title(gv) + "APIResources", description: "get available resources", action: "get",
+			gvk: schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"}, result: metaV1 + "APIResourceList",
+		}}})
+	}
+	markKinds(s, groups, defs.definitions)
+	return groups, defs.definitions, nil
+}
+
+// markKinds says in each definition which kinds it is the schema of.
+func markKinds(s *runtime.Scheme, groups map[schema.GroupVersion][]pathItem, definitions map[string]node) {
+	kinds := map[string][]schema.GroupVersionKind{}
+	for gvk, t := range s.AllKnownTypes() {
+		if _, served := groups[gvk.GroupVersion()]; !served && t.PkgPath() != reflect.TypeFor[authenticationv1.TokenRequest]().PkgPath() && gvk.Group != "autoscaling" && gvk.Group != "policy" {
+			continue
+		}
+		m := model(t.PkgPath(), t.Name())
+		if definitions[m] != nil && gvk.Version != runtime.APIVersionInternal {
+			kinds[m] = append(kinds[m], gvk)
+		}
+	}
+	for m, list := range kinds {
+		sort.Slice(list, func(i, j int) bool { return list[i].String() < list[j].String() })
+		var marks []any
+		for _, gvk := range list {
+			marks = append(marks, gvkMap(gvk))
+		}
+		definitions[m]["x-kubernetes-group-version-kind"] = marks
+	}
+}
+
+func protoV2(data []byte) ([]byte, error) {
+	document, err := openapiv2.ParseDocument(data)
+	if err != nil {
+		return nil, err
+	}
+	return proto.MarshalOptions{Deterministic: true}.Marshal(document)
+}
+
+func protoV3(data []byte) ([]byte, error) {
+	document, err := openapiv3.ParseDocument(data)
+	if err != nil {
+		return nil, err
+	}
+	return proto.MarshalOptions{Deterministic: true}.Marshal(document)
+}
+
+// write stores a document in both encodings and returns the hash of its content.
+func write(dir, path string, document map[string]any, encode func([]byte) ([]byte, error)) (string, error) {
+	data, err := json.Marshal(document)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	binary, err := encode(data)
+	if err != nil {
+		return "", fmt.Errorf("%s as protobuf: %w", path, err)
+	}
+	for encoding, content := range map[string][]byte{"json": data, "pb": binary} {
+		var b bytes.Buffer
+		z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+		if err != nil {
+			return "", err
+		}
+		if _, err := z.Write(content); err != nil {
+			return "", err
+		}
+		if err := z.Close(); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(dir, openapi.File(path, encoding)), b.Bytes(), 0o644); err != nil {
+			return "", err
+		}
+	}
+	sum := sha512.Sum512(data)
+	return strings.ToUpper(hex.EncodeToString(sum[:])), nil
+}

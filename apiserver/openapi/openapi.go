@@ -1,0 +1,174 @@
+package openapi
+
+import (
+	"compress/gzip"
+	"embed"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/munnerz/goautoneg"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+//go:generate go run ./generate -out gen
+//go:embed all:gen
+var embedded embed.FS
+
+// Index is what the generator writes beside the documents, as index.json.
+type Index struct {
+	V2 string            `json:"v2"` // hash of the v2 document
+	V3 map[string]string `json:"v3"` // hash by path: "api/v1", "apis/apps/v1"
+}
+
+// IndexFile is the name of the file that holds the Index.
+const IndexFile = "index.json"
+
+// File is the name of a document's file: path is "v2" or "v3/apis/apps/v1", encoding "json" or "pb".
+func File(path, encoding string) string {
+	return strings.ReplaceAll(path, "/", "_") + "." + encoding + ".gz"
+}
+
+const (
+	jsonType = "application/json"
+	v2Proto  = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	v3Proto  = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+	// The names by which clients before 1.27 ask for the same.
+	v2ProtoOld = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+	v3ProtoOld = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
+)
+
+// Handler answers below /openapi/.
+type Handler struct {
+	files fs.FS
+	index Index
+	err   error // why there are no documents
+}
+
+// NewHandler serves the embedded documents.
+func NewHandler() *Handler {
+	files, err := fs.Sub(embedded, "gen")
+	if err != nil {
+		return &Handler{err: err}
+	}
+	return newHandler(files)
+}
+
+func newHandler(files fs.FS) *Handler {
+	h := &Handler{files: files}
+	data, err := fs.ReadFile(files, IndexFile)
+	if err == nil {
+		err = json.Unmarshal(data, &h.index)
+	}
+	h.err = err
+	return h
+}
+
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := strings.Trim(strings.TrimPrefix(r.URL.Path, "/openapi/"), "/")
+	if h.err != nil {
+		writeStatus(w, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
+			"this mini was built without its OpenAPI documents: run `make openapi` before building it")
+		return
+	}
+	if path == "v3" {
+		h.serveIndex(w, r)
+		return
+	}
+	hash, known := h.index.V2, path == "v2"
+	if document, ok := strings.CutPrefix(path, "v3/"); ok {
+		hash, known = h.index.V3[document]
+	}
+	if !known {
+		writeStatus(w, http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+		return
+	}
+	if asked := r.URL.Query().Get("hash"); asked != "" {
+		if asked != hash {
+			http.Redirect(w, r, documentURL(path, hash), http.StatusMovedPermanently)
+			return
+		}
+		// The URL names the content: it never changes.
+		w.Header().Set("Cache-Control", "public, immutable, max-age=31536000")
+	}
+	h.serveDocument(w, r, path, hash)
+}
+
+func documentURL(path, hash string) string { return "/openapi/" + path + "?hash=" + hash }
+
+func (h *Handler) serveIndex(w http.ResponseWriter, r *http.Request) {
+	type link struct {
+		ServerRelativeURL string `json:"serverRelativeURL"`
+	}
+	paths := make(map[string]link, len(h.index.V3))
+	for document, hash := range h.index.V3 {
+		paths[document] = link{documentURL("v3/"+document, hash)}
+	}
+	body, err := json.Marshal(map[string]any{"paths": paths})
+	if err != nil {
+		writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", jsonType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
+
+func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, path, hash string) {
+	encoding, contentType := "json", jsonType
+	offers, proto, old := []string{jsonType, v3Proto, v3ProtoOld}, v3Proto, v3ProtoOld
+	if path == "v2" {
+		offers, proto, old = []string{jsonType, v2Proto, v2ProtoOld}, v2Proto, v2ProtoOld
+	}
+	if accept := r.Header.Get("Accept"); accept != "" {
+		switch goautoneg.Negotiate(accept, offers) {
+		case proto, old:
+			encoding, contentType = "pb", proto
+		case "":
+			writeStatus(w, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: "+strings.Join(offers, ", "))
+			return
+		}
+	}
+	header := w.Header()
+	header.Set("Content-Type", contentType)
+	header.Set("Etag", `"`+hash+`"`)
+	header.Set("Vary", "Accept, Accept-Encoding")
+	if strings.Contains(r.Header.Get("If-None-Match"), `"`+hash+`"`) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	file, err := h.files.Open(File(path, encoding))
+	if err != nil {
+		writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "an OpenAPI document is missing from this binary: "+err.Error())
+		return
+	}
+	defer file.Close()
+	var body io.Reader = file
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		header.Set("Content-Encoding", "gzip")
+	} else if body, err = gzip.NewReader(file); err != nil {
+		writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "an OpenAPI document in this binary is damaged: "+err.Error())
+		return
+	}
+	if r.Method != http.MethodHead {
+		_, _ = io.Copy(w, body) // the client went away, or it has it
+	}
+}
+
+func writeStatus(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
+	body, err := json.Marshal(metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+		Status:   metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message,
+	})
+	if err != nil {
+		code = http.StatusInternalServerError
+	}
+	w.Header().Set("Content-Type", jsonType)
+	w.WriteHeader(code)
+	_, _ = w.Write(body)
+}
