@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/mini-k8s/mini/apiserver/request"
 )
@@ -77,6 +78,11 @@ func (s *Server) withMetrics(next http.Handler) http.Handler {
 			s.metrics.duration.WithLabelValues(verb).Observe(time.Since(start).Seconds())
 		}
 	})
+}
+
+// knows says whether a resource of that name is served.
+func (s *Server) knows(info *request.Info) bool {
+	return s.serves(schema.GroupVersionResource{Group: info.Group, Version: info.Version, Resource: info.Resource})
 }
 
 // codeWriter remembers the answer's code. Flush and Hijack reach the writer below.

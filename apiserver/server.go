@@ -27,6 +27,7 @@ import (
 
 	"github.com/mini-k8s/mini/apiserver/codec"
 	"github.com/mini-k8s/mini/apiserver/discovery"
+	"github.com/mini-k8s/mini/apiserver/fieldschema"
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/apiserver/registry/builtin"
 	"github.com/mini-k8s/mini/apiserver/registry/core"
@@ -63,7 +64,7 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix
 	NodePorts    registry.PortRange
 
-	// TypeConverter gives server-side apply its schemas; called once, when first needed. nil takes client-go's.
+	// TypeConverter gives server-side apply its schemas; called once, when first needed. nil is package fieldschema's.
 	TypeConverter func() managedfields.TypeConverter
 	OpenAPI       http.Handler // serves /openapi/v2 and /openapi/v3…; nil answers 404
 
@@ -165,7 +166,7 @@ func (s *Server) install(rows []registry.Resource) error {
 		if s.config.TypeConverter != nil {
 			return s.config.TypeConverter()
 		}
-		return clientTypeConverter(s.scheme)
+		return fieldschema.New(s.scheme)
 	})
 	for i := range rows {
 		row := &rows[i]
