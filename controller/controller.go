@@ -8,11 +8,18 @@ import (
 	"net/netip"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/mini-k8s/mini/controller/certificates"
@@ -20,9 +27,13 @@ import (
 	"github.com/mini-k8s/mini/controller/endpoints"
 	"github.com/mini-k8s/mini/controller/endpointslice"
 	"github.com/mini-k8s/mini/controller/feed"
+	"github.com/mini-k8s/mini/controller/garbage"
+	"github.com/mini-k8s/mini/controller/namespace"
 	"github.com/mini-k8s/mini/controller/nodeipam"
 	"github.com/mini-k8s/mini/controller/nodelifecycle"
+	"github.com/mini-k8s/mini/controller/podgc"
 	"github.com/mini-k8s/mini/controller/replicaset"
+	"github.com/mini-k8s/mini/controller/resource"
 	"github.com/mini-k8s/mini/controller/rootca"
 	"github.com/mini-k8s/mini/controller/serviceaccount"
 	"github.com/mini-k8s/mini/controller/tainteviction"
@@ -32,6 +43,8 @@ import (
 type Config struct {
 	// Client acts. It must be allowed everything: the garbage collector and namespace deletion reach every resource.
 	Client kubernetes.Interface
+	// Metadata is of the same server: the collector and namespace deletion need no more of most objects.
+	Metadata metadata.Interface
 	// Informers are shared with the other components of the process. Run starts them; starting them elsewhere too does
 	// no harm.
 	Informers informers.SharedInformerFactory
@@ -50,8 +63,8 @@ type Config struct {
 
 func (cfg *Config) complete() error {
 	switch {
-	case cfg.Client == nil || cfg.Informers == nil || cfg.Logger == nil:
-		return errors.New("controllers: Client, Informers and Logger are required")
+	case cfg.Client == nil || cfg.Metadata == nil || cfg.Informers == nil || cfg.Logger == nil:
+		return errors.New("controllers: Client, Metadata, Informers and Logger are required")
 	case len(cfg.RootCA) == 0 || cfg.Signer == nil:
 		return errors.New("controllers: RootCA and Signer are required")
 	case !cfg.ClusterCIDR.IsValid():
@@ -154,8 +167,41 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("tainteviction"), Events: events("taint-eviction-controller"),
 	})
 	add("tainteviction", taint, err)
+	ns, err := namespace.New(namespace.Config{
+		Client: cfg.Client, Metadata: cfg.Metadata, Informers: cfg.Informers, Feeds: feeds, Logger: logger("namespace"),
+	})
+	add("namespace", ns, err)
+	gc, err := garbage.New(garbage.Config{
+		Metadata: cfg.Metadata, Discovery: cfg.Client.Discovery(), Feeds: feeds, Logger: logger("garbage"), Shared: shared(cfg.Informers),
+	})
+	add("garbage", gc, err)
+	pods, err := podgc.New(podgc.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("podgc"),
+	})
+	add("podgc", pods, err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// shared are the informers that the controllers above keep running, for the garbage collector to share.
+func shared(f informers.SharedInformerFactory) []garbage.Shared {
+	of := func(gv schema.GroupVersion, name, kind string, namespaced bool, informer cache.SharedIndexInformer) garbage.Shared {
+		return garbage.Shared{Informer: informer, Resource: resource.Resource{GroupVersionResource: gv.WithResource(name), Kind: kind, Namespaced: namespaced}}
+	}
+	core, apps := f.Core().V1(), f.Apps().V1()
+	return []garbage.Shared{
+		of(corev1.SchemeGroupVersion, "pods", "Pod", true, core.Pods().Informer()),
+		of(corev1.SchemeGroupVersion, "services", "Service", true, core.Services().Informer()),
+		of(corev1.SchemeGroupVersion, "endpoints", "Endpoints", true, core.Endpoints().Informer()),
+		of(corev1.SchemeGroupVersion, "serviceaccounts", "ServiceAccount", true, core.ServiceAccounts().Informer()),
+		of(corev1.SchemeGroupVersion, "nodes", "Node", false, core.Nodes().Informer()),
+		of(corev1.SchemeGroupVersion, "namespaces", "Namespace", false, core.Namespaces().Informer()),
+		of(appsv1.SchemeGroupVersion, "replicasets", "ReplicaSet", true, apps.ReplicaSets().Informer()),
+		of(appsv1.SchemeGroupVersion, "deployments", "Deployment", true, apps.Deployments().Informer()),
+		of(discoveryv1.SchemeGroupVersion, "endpointslices", "EndpointSlice", true, f.Discovery().V1().EndpointSlices().Informer()),
+		of(coordinationv1.SchemeGroupVersion, "leases", "Lease", true, f.Coordination().V1().Leases().Informer()),
+		of(certificatesv1.SchemeGroupVersion, "certificatesigningrequests", "CertificateSigningRequest", false, f.Certificates().V1().CertificateSigningRequests().Informer()),
+	}
 }
