@@ -67,6 +67,9 @@ func Parse(r *http.Request) Info {
 	if found {
 		info.Rest = "/" + after
 	}
+	if info.Resource == "" || info.Name == "" && (info.Subresource != "" || found) {
+		return Info{Path: info.Path, Verb: strings.ToLower(r.Method)} // empty segments: no resource has such a path
+	}
 	info.verb(r, forcedWatch)
 	return info
 }

@@ -112,7 +112,7 @@ func FuzzPatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
 		apply, err := patcher(t.Context(), kind, kinds[int(which)%len(kinds)], body, metav1.FieldValidationStrict)
 		if err == nil {
-			_, err = apply(original)
+			_, err = guarded(apply, original)
 		}
 		if err != nil {
 			if s := statusOf(err, configMapResource, "").Status(); s.Code < 400 || s.Code >= 500 {

@@ -108,7 +108,7 @@ func (q *write) plainPatch(kind types.PatchType, body []byte) (func(*store.Item)
 		if err != nil {
 			return nil, err
 		}
-		patched, err := apply(original)
+		patched, err := guarded(apply, original)
 		if err != nil {
 			return nil, err
 		}
@@ -125,6 +125,16 @@ func (q *write) plainPatch(kind types.PatchType, body []byte) (func(*store.Item)
 		}
 		return obj, q.samePlace(obj)
 	}, nil
+}
+
+// guarded turns a panic of the patch libraries, which some senseless patches cause, into a refusal of the patch.
+func guarded(apply func([]byte) ([]byte, error), original []byte) (patched []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = withCode(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, fmt.Sprintf("the patch cannot be applied: %v", v))
+		}
+	}()
+	return apply(original)
 }
 
 // samePlace refuses a patch that renames or moves.

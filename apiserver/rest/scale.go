@@ -125,7 +125,7 @@ func (q *write) patchScale(before, scale *autoscalingv1.Scale, kind types.PatchT
 	if err != nil {
 		return err
 	}
-	patched, err := apply(original)
+	patched, err := guarded(apply, original)
 	if err != nil {
 		return err
 	}
