@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +35,9 @@ func (c *Cluster) Delete(ctx context.Context) error {
 	}
 	errs = append(errs, c.forgetContext())
 	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete cluster %s: %w", c.Name, err)
+	}
+	if err := removeSocketLinks(c.dir); err != nil {
 		return fmt.Errorf("delete cluster %s: %w", c.Name, err)
 	}
 	// Last, since cluster.json is what a second try starts from. Mounts are gone by now; that RemoveAll cannot wander into
@@ -80,3 +84,21 @@ func mountsBelow(dir string) []string {
 var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 func unescapeMount(s string) string { return mountEscapes.Replace(s) }
+
+// removeSocketLinks takes away the links by which nodes with a long data dir give their sockets a short path (package
+// kubelet/container).
+func removeSocketLinks(dir string) error {
+	links, _ := filepath.Glob("/run/mini/*") // only a malformed pattern is an error
+	var errs []error
+	for _, link := range links {
+		to, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(to, dir+"/") {
+			continue
+		}
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	_ = os.Remove("/run/mini") // only if no other node has a link there
+	return errors.Join(errs...)
+}
