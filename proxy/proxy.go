@@ -35,6 +35,7 @@ type Config struct {
 	NodeName    string
 	NodeIP      netip.Addr
 	ClusterCIDR netip.Prefix // of all pods: what comes from elsewhere is masqueraded
+	// ServiceCIDR of all ClusterIPs gets a route, so that nodes without a default route reach them; the zero Prefix none.
 	ServiceCIDR netip.Prefix
 	// NoNodePorts leaves node ports out.
 	NoNodePorts bool
@@ -131,8 +132,13 @@ func (p *Proxy) Run(ctx context.Context) error {
 	group.Go(func() error { return table.Run(ctx) })
 	group.Go(func() error {
 		p.loop(ctx, func(f map[string]*fragment) error {
-			_, err := table.Set(ctx, assemble(f, cmd.Masquerade()))
-			return err
+			if _, err := table.Set(ctx, assemble(f, cmd.Masquerade())); err != nil {
+				return err
+			}
+			if !p.cfg.ServiceCIDR.IsValid() {
+				return nil
+			}
+			return p.cfg.ensureRoute()
 		})
 		return nil
 	})
@@ -299,6 +305,9 @@ func Clean(ctx context.Context, cfg Config) error {
 		errs = append(errs, iptables.Clean(ctx, cmd, chainPrefix, "nat", "filter"))
 	case !errors.Is(err, iptables.ErrNotInstalled): // without the command there never were rules
 		errs = append(errs, err)
+	}
+	if cfg.ServiceCIDR.IsValid() {
+		errs = append(errs, cfg.removeRoute())
 	}
 	if cfg.DataDir != "" {
 		errs = append(errs, sysctlRecord(cfg.DataDir).Restore())
