@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/mini-k8s/mini/kubelet/container"
+)
+
+func imageCommand(s streams) *cli.Command {
+	flags := []cli.Flag{dataDirFlag(), text("containerd-socket", "", "`PATH` of a running containerd (default: the one inside mini)")}
+	each := func(do func(ctx context.Context, images container.Images, arg string) error) cli.ActionFunc {
+		return func(c *cli.Context) error {
+			if !c.Args().Present() {
+				return usagef("image %s: want at least one %s", c.Command.Name, c.Command.ArgsUsage)
+			}
+			return withImages(c.Context, c.String("data-dir"), c.String("containerd-socket"), func(ctx context.Context, images container.Images) error {
+				var errs []error
+				for _, arg := range c.Args().Slice() {
+					errs = append(errs, do(ctx, images, arg))
+				}
+				return errors.Join(errs...)
+			})
+		}
+	}
+	return &cli.Command{
+		Name:  "image",
+		Usage: "The images of this node, whose mini must be running",
+		Subcommands: []*cli.Command{
+			{
+				Name: "import", ArgsUsage: "FILE.tar…", Usage: "Import OCI or docker archives", Flags: flags,
+				Action: each(func(ctx context.Context, images container.Images, file string) error { return importFile(ctx, images, file, s) }),
+			},
+			{
+				Name: "list", Usage: "List the images", Flags: append([]cli.Flag{outputFlag()}, flags...),
+				Action: func(c *cli.Context) error { return listImages(c, s.out) },
+			},
+			{
+				Name: "pull", ArgsUsage: "IMAGE…", Usage: "Pull images", Flags: flags,
+				Action: each(func(ctx context.Context, images container.Images, ref string) error { return pullImage(ctx, images, ref, s) }),
+			},
+			{
+				Name: "remove", ArgsUsage: "IMAGE…", Usage: "Remove images", Flags: flags,
+				Action: each(func(ctx context.Context, images container.Images, ref string) error {
+					if err := images.RemoveImage(ctx, ref); err != nil {
+						return fmt.Errorf("%s: %w", ref, err)
+					}
+					_, err := fmt.Fprintln(s.out, ref)
+					return err
+				}),
+			},
+		},
+	}
+}
+
+// withImages runs fn with the image store of the node whose data dir it is, through the socket of its containerd.
+func withImages(ctx context.Context, dataDir, socket string, fn func(context.Context, container.Images) error) error {
+	if socket == "" {
+		socket = filepath.Join(dataDir, "agent", "containerd", "s", "containerd.sock")
+	}
+	if _, err := os.Stat(socket); err != nil {
+		return fmt.Errorf("no containerd answers at %s: start `mini server` or `mini agent` first, or say where with --data-dir", socket)
+	}
+	c, err := container.New(container.Config{DataDir: dataDir, Socket: socket})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	select {
+	case err := <-ended:
+		cancel()
+		return err
+	case <-c.Ready():
+	}
+	err = fn(ctx, c)
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+func importImage(ctx context.Context, dataDir, file string, s streams) error {
+	return withImages(ctx, dataDir, "", func(ctx context.Context, images container.Images) error { return importFile(ctx, images, file, s) })
+}
+
+func importFile(ctx context.Context, images container.Images, file string, s streams) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	imported, err := images.Import(ctx, f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	for _, img := range imported {
+		fmt.Fprintln(s.out, strings.Join(img.Names, " "))
+	}
+	return nil
+}
+
+func pullImage(ctx context.Context, images container.Images, ref string, s streams) error {
+	img, err := images.Pull(ctx, ref, nil, func(done, total int64) {
+		fmt.Fprintf(s.err, "\r%s: %.1f of %.1f MB ", ref, float64(done)/1e6, float64(total)/1e6)
+	})
+	fmt.Fprintln(s.err)
+	if err != nil {
+		return fmt.Errorf("pull %s: %w", ref, err)
+	}
+	_, err = fmt.Fprintln(s.out, strings.Join(img.Names, " "))
+	return err
+}
+
+func listImages(c *cli.Context, out io.Writer) error {
+	asJSON, err := wantJSON(c)
+	if err != nil {
+		return err
+	}
+	return withImages(c.Context, c.String("data-dir"), c.String("containerd-socket"), func(ctx context.Context, images container.Images) error {
+		all, err := images.ListImages(ctx)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(out, all)
+		}
+		w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+		fmt.Fprintln(w, "IMAGE\tID\tSIZE")
+		for _, img := range all {
+			id := strings.TrimPrefix(img.ID, "sha256:")
+			for _, name := range img.Names {
+				fmt.Fprintf(w, "%s\t%s\t%.1f MB\n", name, id[:min(12, len(id))], float64(img.Size)/1e6)
+			}
+		}
+		return w.Flush()
+	})
+}

@@ -1,0 +1,231 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/mini-k8s/mini/apiserver"
+	"github.com/mini-k8s/mini/apiserver/openapi"
+	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/cmd/mini/agent"
+	"github.com/mini-k8s/mini/cmd/mini/check"
+	"github.com/mini-k8s/mini/controller"
+	"github.com/mini-k8s/mini/internal/pki"
+	"github.com/mini-k8s/mini/scheduler"
+	"github.com/mini-k8s/mini/store"
+)
+
+// Run is a server until ctx ends; pods run on then. It returns nil after an orderly end, and what went wrong otherwise.
+func Run(ctx context.Context, cfg Config) error {
+	defer cfg.Sockets.Close() //nolint:errcheck // most are closed already by who served them
+	ports := []int{cfg.Port}
+	if !cfg.DisableAgent {
+		ports = append(ports, agent.KubeletPort)
+	}
+	found := check.Run(ctx, check.Options{DataDir: cfg.Node.DataDir, Ports: ports, Agent: !cfg.DisableAgent})
+	if err := check.Err(found); err != nil {
+		return err
+	}
+	s := &server{cfg: cfg, log: cfg.Node.Logger}
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// server is a run of Run.
+type server struct {
+	cfg   Config
+	log   logger
+	keys  *pki.Server
+	store *store.Store
+	api   *apiserver.Server
+	ports *merged
+
+	admin     kubernetes.Interface // in-process, may do everything
+	informers informers.SharedInformerFactory
+}
+
+// url is where the API server answers in the cluster.
+func (s *server) url() string {
+	return "https://" + net.JoinHostPort(s.cfg.Node.IP.String(), strconv.Itoa(s.cfg.Port))
+}
+
+// open makes everything there is to make before something runs.
+func (s *server) open(ctx context.Context) (err error) {
+	c := &s.cfg
+	dir := filepath.Join(c.Node.DataDir, "server")
+	if s.keys, err = pki.OpenServer(pki.ServerConfig{
+		Dir: filepath.Join(dir, "tls"), ClusterDomain: c.Settings.ClusterDomain, NodeName: c.Node.Name, NodeIPs: []net.IP{c.Node.IP.AsSlice()},
+		ServiceIP: c.Settings.ServiceCIDR.Addr().Next().AsSlice(), SANs: c.SANs,
+		Kubeconfig: c.KubeconfigFile, URL: s.url(), Logger: c.Node.Logger,
+	}); err != nil {
+		return err
+	}
+	stores := store.Config{Logger: c.Node.Logger}
+	if len(c.EtcdEndpoints) > 0 {
+		stores.Endpoints = c.EtcdEndpoints
+		if stores.TLS, err = c.etcdTLS(); err != nil {
+			return err
+		}
+	} else {
+		stores.DataDir = filepath.Join(dir, "etcd")
+	}
+	if s.store, err = store.Open(ctx, stores); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(c.BindAddress.String(), strconv.Itoa(c.Port)))
+	if err != nil {
+		return fmt.Errorf("--https-port: %w", err)
+	}
+	s.ports = merge(append([]net.Listener{listener}, c.Sockets.API...)...)
+	s.api, err = apiserver.New(apiserver.Config{
+		Store: s.store, Logger: c.Node.Logger, Plugins: s.plugins, Listener: s.ports, TLS: s.keys.ServingTLS(),
+		Advertise:    netip.AddrPortFrom(c.Node.IP, uint16(c.Port)),
+		ServiceCIDRs: []netip.Prefix{c.Settings.ServiceCIDR},
+		OpenAPI:      openapi.NewHandler(),
+		NodePorts:    registry.PortRange{From: int32(c.Settings.NodePorts.From), To: int32(c.Settings.NodePorts.To)},
+	})
+	return err
+}
+
+func (c *Config) etcdTLS() (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.EtcdCAFile != "" {
+		pem, err := os.ReadFile(c.EtcdCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-cafile: %w", err)
+		}
+		certs, err := pki.ParseCertificates(pem)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-cafile: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		for _, c := range certs {
+			conf.RootCAs.AddCert(c)
+		}
+	}
+	if c.EtcdCertFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.EtcdCertFile, c.EtcdKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-certfile: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{cert}
+	}
+	return conf, nil
+}
+
+// run runs all components until ctx ends or one fails.
+func (s *server) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for name, part := range map[string]func(context.Context) error{
+		"store": s.store.Run, "API server": s.api.Run, "certificates": s.keys.Run, "cluster": s.runCluster, "node": s.runNode,
+	} {
+		group.Go(func() error {
+			if err := part(ctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// runCluster runs what works through the API as soon as it answers.
+func (s *server) runCluster(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.api.Ready():
+	}
+	if err := s.publish(ctx); err != nil {
+		return err
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: s.admin.CoreV1().Events("")})
+	sched, err := scheduler.New(scheduler.Config{
+		Client: s.admin, Informers: s.informers, Logger: s.log.With("component", "scheduler"),
+		Recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "default-scheduler"}),
+	})
+	if err != nil {
+		return err
+	}
+	s.informers.Start(ctx.Done())
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return sched.Run(ctx) })
+	group.Go(func() error {
+		return controller.Run(ctx, controller.Config{
+			Client: s.admin, Informers: s.informers, Logger: s.log, ClusterCIDR: s.cfg.Settings.ClusterCIDR,
+			RootCA: s.keys.CA.PEM(), Signer: s.keys.CA,
+		})
+	})
+	return group.Wait()
+}
+
+// runNode runs this machine's own node, and hands published ports on to it.
+func (s *server) runNode(ctx context.Context) error {
+	if s.cfg.DisableAgent {
+		return nil
+	}
+	c := s.cfg.Node
+	runtime, err := agent.NewRuntime(c)
+	if err != nil {
+		return err
+	}
+	user := "system:node:" + c.Name
+	dir := filepath.Join(c.DataDir, "agent", "tls")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	serving, err := s.keys.CA.Keep(filepath.Join(dir, "kubelet.pem"), pki.Subject{
+		CommonName: user, Organizations: []string{"system:nodes"}, DNSNames: []string{c.Name}, IPs: []net.IP{c.IP.AsSlice()}, Server: true,
+	}, 0, c.Logger)
+	if err != nil {
+		return err
+	}
+	// In-process, but with no more rights than any other node has.
+	config := rest.CopyConfig(s.api.LoopbackConfig())
+	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:nodes", "system:authenticated"}}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return runtime.Run(ctx) })
+	group.Go(func() error { return serving.Run(ctx) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.api.Ready():
+		}
+		return agent.RunNode(ctx, agent.Node{
+			Config: c, Settings: s.cfg.Settings, Client: config, Informers: s.informers, Runtime: runtime,
+			TLS: agent.KubeletTLS(serving.GetCertificate, s.keys.CA.Pool()), Authorize: agent.OnlyAPIServer,
+		})
+	})
+	for port, listeners := range s.cfg.Sockets.Publish {
+		for _, l := range listeners {
+			group.Go(func() error { return forward(ctx, l, net.JoinHostPort(c.IP.String(), strconv.Itoa(port)), c.Logger) })
+		}
+	}
+	return group.Wait()
+}
