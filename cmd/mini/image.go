@@ -37,7 +37,9 @@ func imageCommand(s streams) *cli.Command {
 		Subcommands: []*cli.Command{
 			{
 				Name: "import", ArgsUsage: "FILE.tar…", Usage: "Import OCI or docker archives", Flags: flags,
-				Action: each(func(ctx context.Context, images container.Images, file string) error { return importFile(ctx, images, file, s) }),
+				Action: each(func(ctx context.Context, images container.Images, file string) error {
+					return importFile(ctx, images, file, s)
+				}),
 			},
 			{
 				Name: "list", Usage: "List the images", Flags: append([]cli.Flag{outputFlag()}, flags...),
@@ -45,7 +47,9 @@ func imageCommand(s streams) *cli.Command {
 			},
 			{
 				Name: "pull", ArgsUsage: "IMAGE…", Usage: "Pull images", Flags: flags,
-				Action: each(func(ctx context.Context, images container.Images, ref string) error { return pullImage(ctx, images, ref, s) }),
+				Action: each(func(ctx context.Context, images container.Images, ref string) error {
+					return pullImage(ctx, images, ref, s)
+				}),
 			},
 			{
 				Name: "remove", ArgsUsage: "IMAGE…", Usage: "Remove images", Flags: flags,
