@@ -350,6 +350,7 @@ func (k *Kubelet) forget(ctx context.Context, p *podState, sandboxes []container
 			return
 		}
 		p.forgotten = true
+		k.images.forget(p.uid)
 		if p.timer != nil {
 			p.timer.Stop()
 		}

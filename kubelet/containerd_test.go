@@ -5,6 +5,7 @@ package kubelet
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +16,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +31,7 @@ import (
 	"github.com/mini-k8s/mini/cni"
 	"github.com/mini-k8s/mini/internal/helpers"
 	"github.com/mini-k8s/mini/internal/ociarchive"
+	"github.com/mini-k8s/mini/kubelet/cgroup"
 	"github.com/mini-k8s/mini/kubelet/container"
 )
 
@@ -125,7 +126,11 @@ func (n *realNode) logger() *slog.Logger {
 
 func (n *realNode) startKubelet() {
 	n.t.Helper()
-	n.cfg = Config{NodeName: "n1", NodeIPs: []net.IP{net.ParseIP("127.0.0.1")}, DataDir: n.dir, Client: n.cs, Runtime: n.rtime, Images: n.rtime,
+	groups, err := cgroup.New(cgroup.Config{Root: n.cgroup})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.cfg = Config{Cgroups: groups, NodeName: "n1", NodeIPs: []net.IP{net.ParseIP("127.0.0.1")}, DataDir: n.dir, Client: n.cs, Runtime: n.rtime, Images: n.rtime,
 		CgroupRoot: n.cgroup, Version: "v1.36.0", Events: n.events, Logger: n.logger()}
 	k, err := New(n.cfg)
 	if err != nil {
@@ -183,20 +188,15 @@ func (n *realNode) destroy() {
 	if err := os.RemoveAll(n.dir); err != nil {
 		t.Error(err)
 	}
-	tops, _ := filepath.Glob("/sys/fs/cgroup/*" + n.cgroup)
-	for _, top := range append(tops, "/sys/fs/cgroup"+n.cgroup) {
-		var dirs []string
-		filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		for _, d := range slices.Backward(dirs) {
-			if err := os.Remove(d); err != nil {
-				t.Errorf("cgroup left: %v", err)
-			}
-		}
+	if groups, err := filepath.Glob("/sys/fs/cgroup/*" + n.cgroup + "/kubepods/*/pod*"); err != nil || len(groups) > 0 {
+		t.Errorf("cgroups of pods left: %v, %v", groups, err)
+	}
+	groups, err := cgroup.New(cgroup.Config{Root: n.cgroup})
+	if err == nil {
+		err = groups.Remove()
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 
@@ -302,6 +302,14 @@ func TestRealPod(t *testing.T) {
 		_, out := body(t, n.srv.URL+"/containerLogs/default/p/app")
 		return strings.Contains(out, "out\n") && strings.Contains(out, "err\n") && strings.Contains(out, "made\n")
 	})
+	var sum summary
+	if _, out := body(t, n.srv.URL+"/stats/summary"); json.Unmarshal([]byte(out), &sum) != nil || len(sum.Pods) != 1 || len(sum.Pods[0].Containers) != 2 ||
+		*sum.Pods[0].Memory.UsageBytes == 0 || *sum.Pods[0].Containers[0].CPU.UsageCoreNanoSeconds == 0 {
+		t.Errorf("summary %s", out)
+	}
+	if _, out := body(t, n.srv.URL+"/metrics/resource"); !strings.Contains(out, `container_memory_working_set_bytes{container="app",namespace="default",pod="p"} `) {
+		t.Errorf("metrics %s", out)
+	}
 	// Readiness follows the probe, both ways.
 	if _, err := n.exec("p", "app", "/bin/touch", "/shared/unready"); err != nil {
 		t.Fatal(err)
@@ -407,7 +415,7 @@ func TestRealRestart(t *testing.T) {
 	n.startKubelet()
 	eventually(t, func() bool { // the orphan goes, and takes everything along
 		sb, _, err := n.rtime.List(t.Context())
-		uids, err2 := n.k.volumes.Pods()
+		uids, err2 := os.ReadDir(filepath.Join(n.dir, "kubelet", "pods"))
 		return err == nil && err2 == nil && len(sb) == 1 && len(uids) == 1
 	})
 	got := n.get("p").Status

@@ -111,6 +111,7 @@ func (u *puller) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 	if err == nil {
 		delete(u.backoff, key)
 		if took > 0 {
+			u.k.node.imagesChanged()
 			total := time.Since(began)
 			u.k.containerEvent(pod, c, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 				c.Image, took.Truncate(time.Millisecond), total.Truncate(time.Millisecond), img.Size))

@@ -110,6 +110,9 @@ type Kubelet struct {
 	synced   []cache.DoneChecker // besides pods
 	node     *nodeStatus
 	relists  chan struct{}
+	rates    rates
+	// startedAt is when Run began.
+	startedAt time.Time
 
 	mu    sync.Mutex
 	pods  map[types.UID]*podState
@@ -165,7 +168,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return fmt.Errorf("kubelet: %w", err)
 		}
 	}
-	k.ctx = ctx
+	k.ctx, k.startedAt = ctx, time.Now()
 	stopEvents := k.startEvents(ctx)
 	defer stopEvents()
 	k.objects = object.New(ctx, object.Config{Client: k.cfg.Client, OnChange: k.objectChanged, Logger: k.log})

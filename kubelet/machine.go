@@ -5,6 +5,7 @@ package kubelet
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -182,11 +183,20 @@ func readPressure(dir string) pressure {
 // maxNodeImages is how many images the Node shows.
 const maxNodeImages = 50
 
-// images lists the largest images of the node; was is returned if they cannot be read.
+// imagesAge is how old the list of images in the status may be, unless a pull made it stale.
+const imagesAge = time.Minute
+
+// images lists the largest images of the node; was is returned if they need not or cannot be read.
 func (n *nodeStatus) images(was []corev1.ContainerImage) []corev1.ContainerImage {
 	select {
 	case <-n.k.runtimeReady():
 	default:
+		return was
+	}
+	n.mu.Lock()
+	fresh := time.Since(n.imagesRead) < imagesAge && !n.imagesStale
+	n.mu.Unlock()
+	if fresh {
 		return was
 	}
 	ctx, cancel := context.WithTimeout(n.k.ctx, 5*time.Second)
@@ -195,13 +205,11 @@ func (n *nodeStatus) images(was []corev1.ContainerImage) []corev1.ContainerImage
 	if err != nil {
 		return was
 	}
+	n.mu.Lock()
+	n.imagesRead, n.imagesStale = time.Now(), false
+	n.mu.Unlock()
 	slices.SortStableFunc(all, func(a, b container.Image) int {
-		switch {
-		case a.Size != b.Size:
-			return int(min(max(b.Size-a.Size, -1), 1))
-		default:
-			return strings.Compare(a.ID, b.ID)
-		}
+		return cmp.Or(cmp.Compare(b.Size, a.Size), strings.Compare(a.ID, b.ID))
 	})
 	var out []corev1.ContainerImage
 	for _, img := range all[:min(len(all), maxNodeImages)] {
@@ -210,4 +218,12 @@ func (n *nodeStatus) images(was []corev1.ContainerImage) []corev1.ContainerImage
 		out = append(out, corev1.ContainerImage{Names: names[:min(len(names), 5)], SizeBytes: img.Size})
 	}
 	return out
+}
+
+// imagesChanged has the list of images read anew with the next status.
+func (n *nodeStatus) imagesChanged() {
+	n.mu.Lock()
+	n.imagesStale = true
+	n.mu.Unlock()
+	n.poke()
 }

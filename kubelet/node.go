@@ -36,12 +36,14 @@ type nodeStatus struct {
 	k       *Kubelet
 	machine machine
 
-	mu     sync.Mutex
-	node   *corev1.Node // as the API last had it
-	ready  bool         // runtime and network are
-	why    string       // not ready
-	synced bool
-	wake   chan struct{}
+	mu    sync.Mutex
+	node  *corev1.Node // as the API last had it
+	ready bool         // runtime and network are
+	why   string       // not ready
+	wake  chan struct{}
+
+	imagesRead  time.Time
+	imagesStale bool
 }
 
 func newNodeStatus(k *Kubelet) *nodeStatus {

@@ -35,8 +35,14 @@ func (k *Kubelet) startInformers(ctx context.Context) (cache.DoneChecker, error)
 	}, k.cfg.Client)
 	informer := cache.NewSharedIndexInformer(lw, &corev1.Pod{}, 0, cache.Indexers{})
 	handler, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { k.podChanged(o.(*corev1.Pod)) },
-		UpdateFunc: func(_, o any) { k.podChanged(o.(*corev1.Pod)) },
+		AddFunc: func(o any) { k.podChanged(o.(*corev1.Pod)) },
+		UpdateFunc: func(was, o any) {
+			// After a gap in the watch, a pod of the same name may be another one.
+			if old := was.(*corev1.Pod); old.UID != o.(*corev1.Pod).UID {
+				k.podDeleted(old)
+			}
+			k.podChanged(o.(*corev1.Pod))
+		},
 		DeleteFunc: func(o any) {
 			if d, ok := o.(cache.DeletedFinalStateUnknown); ok {
 				o = d.Obj
