@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,9 +264,10 @@ func TestShorterGrace(t *testing.T) {
 
 func TestImagePull(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		broken := true
+		var broken atomic.Bool
+		broken.Store(true)
 		r.images.OnPull = func(ref string, _ []container.Credentials) error {
-			if broken {
+			if broken.Load() {
 				return errors.New("no such host")
 			}
 			return nil
@@ -284,7 +287,7 @@ func TestImagePull(t *testing.T) {
 		if n := len(r.images.Pulls()); n != 1 {
 			t.Fatalf("%d pulls during the back-off", n)
 		}
-		broken = false
+		broken.Store(false)
 		after(11 * time.Second)
 		if ph := r.get("p").Status.Phase; ph != corev1.PodRunning {
 			t.Fatalf("phase %s after the registry came back; %+v", ph, r.get("p").Status.ContainerStatuses)
@@ -314,9 +317,17 @@ func TestImageThatCannotBe(t *testing.T) {
 
 func TestProbes(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		healthy := map[string]bool{"ready": true, "live": true, "started": false}
+		var mu sync.Mutex
+		states := map[string]bool{"ready": true, "live": true, "started": false}
+		set := func(name string, ok bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			states[name] = ok
+		}
 		r.rt.OnExec = func(_ string, cmd []string, _ container.Streams) (int, error) {
-			if healthy[cmd[0]] {
+			mu.Lock()
+			defer mu.Unlock()
+			if states[cmd[0]] {
 				return 0, nil
 			}
 			return 1, nil
@@ -333,18 +344,19 @@ func TestProbes(t *testing.T) {
 		if cs := r.get("p").Status.ContainerStatuses[0]; cs.Ready || *cs.Started || cs.State.Running == nil {
 			t.Fatalf("ready before the startup probe passed: %+v", cs)
 		}
-		healthy["started"] = true
+		set("started", true)
 		after(3 * time.Second)
 		if cs := r.get("p").Status.ContainerStatuses[0]; !cs.Ready || !*cs.Started {
 			t.Fatalf("not ready: %+v", cs)
 		}
-		healthy["ready"] = false
+		set("ready", false)
 		after(2 * time.Second)
 		got := r.get("p")
 		if cond(got, corev1.PodReady).Reason != "ContainersNotReady" || cond(got, corev1.PodReady).Message != "containers with unready status: [c]" {
 			t.Fatalf("conditions %+v", got.Status.Conditions)
 		}
-		healthy["ready"], healthy["live"] = true, false
+		set("ready", true)
+		set("live", false)
 		after(11 * time.Second)
 		if a := r.container("p", "c").Attempt; a != 1 {
 			t.Fatalf("attempt %d after the liveness probe failed; events %q", a, r.events.all)
@@ -486,9 +498,10 @@ func TestAdmission(t *testing.T) {
 
 func TestHooks(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		fail := true
+		var fail atomic.Bool
+		fail.Store(true)
 		r.rt.OnExec = func(string, []string, container.Streams) (int, error) {
-			if fail {
+			if fail.Load() {
 				return 2, nil
 			}
 			return 0, nil
@@ -500,7 +513,7 @@ func TestHooks(t *testing.T) {
 		if !r.events.has("FailedPostStartHook") {
 			t.Fatalf("events %q", r.events.all)
 		}
-		fail = false
+		fail.Store(false)
 		after(15 * time.Second)
 		if cs := r.get("p").Status.ContainerStatuses[0]; !cs.Ready || cs.RestartCount != 1 {
 			t.Errorf("status %+v", cs)
