@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,8 +17,28 @@ import (
 // goes to fatal and ends the goroutine that said it.
 func etcdLogger(log *slog.Logger, fatal chan<- error) *zap.Logger {
 	hook := lost{fatal}
-	core := zapcore.NewSamplerWithOptions(&slogCore{handler: log.With("component", "etcd").Handler()}, time.Minute, 1, 0)
+	core := &slogCore{handler: log.With("component", "etcd").Handler(), said: &said{last: map[string]time.Time{}}}
 	return zap.New(core, zap.WithFatalHook(hook), zap.WithPanicHook(hook))
+}
+
+// said remembers which warnings were let through when. (zap's own sampler takes half a megabyte for this.)
+type said struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// again says whether the message came less than a minute ago.
+func (s *said) again(e zapcore.Entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.Time.Sub(s.last[e.Message]) < time.Minute {
+		return true
+	}
+	if len(s.last) >= 256 {
+		clear(s.last)
+	}
+	s.last[e.Message] = e.Time
+	return false
 }
 
 // lost takes the place of os.Exit and panic.
@@ -38,7 +59,10 @@ func (l lost) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 }
 
 // slogCore is a zap core on a slog handler.
-type slogCore struct{ handler slog.Handler }
+type slogCore struct {
+	handler slog.Handler
+	said    *said
+}
 
 func (c *slogCore) level(l zapcore.Level) slog.Level {
 	switch {
@@ -55,14 +79,14 @@ func (c *slogCore) Enabled(l zapcore.Level) bool {
 }
 
 func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
-	return &slogCore{c.handler.WithAttrs(attrs(fields))}
+	return &slogCore{c.handler.WithAttrs(attrs(fields)), c.said}
 }
 
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
-		return ce.AddCore(e, c)
+	if !c.Enabled(e.Level) || e.Level == zapcore.WarnLevel && c.said.again(e) {
+		return ce
 	}
-	return ce
+	return ce.AddCore(e, c)
 }
 
 func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {

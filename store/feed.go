@@ -265,13 +265,17 @@ func (s *Store) wakeLocked() {
 	s.waiting = kept
 }
 
+// reached says whether the caches hold everything up to the revision; an error if they never will.
+func (s *Store) reached(revision int64) (bool, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.applied >= revision, s.stopped
+}
+
 // caughtUp waits until the caches hold everything up to the revision.
 func (s *Store) caughtUp(ctx context.Context, revision int64) error {
-	s.mu.RLock()
-	ok, stopped := s.applied >= revision, s.stopped
-	s.mu.RUnlock()
-	if ok || stopped != nil {
-		return stopped
+	if ok, err := s.reached(revision); ok || err != nil {
+		return err
 	}
 	s.mu.Lock()
 	if s.applied >= revision {
@@ -313,6 +317,9 @@ func (s *Store) latest(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, translate(ctx, err)
 	}
+	if ok, err := s.reached(revision); ok || err != nil {
+		return revision, err
+	}
 	wait, cancel := context.WithTimeoutCause(ctx, 2*freshWait, fmt.Errorf("%w: its changes are late", ErrUnavailable))
 	defer cancel()
 	return revision, s.caughtUp(wait, revision)
@@ -320,6 +327,9 @@ func (s *Store) latest(ctx context.Context) (int64, error) {
 
 // notOlder waits for a revision that a client has seen or believes to have seen.
 func (s *Store) notOlder(ctx context.Context, revision int64) error {
+	if ok, err := s.reached(revision); ok || err != nil {
+		return err
+	}
 	wait, cancel := context.WithTimeoutCause(ctx, freshWait, ErrFuture)
 	defer cancel()
 	return s.caughtUp(wait, revision)
