@@ -82,6 +82,7 @@ type eavesdropper struct {
 	listener net.Listener
 	mu       sync.Mutex
 	heard    bytes.Buffer
+	conns    []net.Conn
 	wait     sync.WaitGroup
 }
 
@@ -98,8 +99,10 @@ func listen(t testing.TB, pair tls.Certificate) *eavesdropper {
 			if err != nil {
 				return
 			}
+			e.mu.Lock()
+			e.conns = append(e.conns, conn)
+			e.mu.Unlock()
 			e.wait.Go(func() {
-				defer conn.Close()
 				buf := make([]byte, 4096)
 				for {
 					n, err := conn.Read(buf)
@@ -107,6 +110,7 @@ func listen(t testing.TB, pair tls.Certificate) *eavesdropper {
 					e.heard.Write(buf[:n])
 					e.mu.Unlock()
 					if err != nil {
+						conn.Close()
 						return
 					}
 				}
@@ -118,7 +122,14 @@ func listen(t testing.TB, pair tls.Certificate) *eavesdropper {
 
 // close returns everything that was heard.
 func (e *eavesdropper) close() string {
+	// Clients that break off the handshake close the connection: what they sent before is read to its end. Those that the
+	// server is good for wait for an answer.
 	e.listener.Close()
+	e.mu.Lock()
+	for _, conn := range e.conns {
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	}
+	e.mu.Unlock()
 	e.wait.Wait()
 	return e.heard.String()
 }

@@ -173,12 +173,14 @@ func (n *Node) load() bool {
 
 // bootstrap gets the client certificate with the token.
 func (n *Node) bootstrap(ctx context.Context) error {
-	api, err := kubernetes.NewForConfig(n.restConfig(&http.Transport{
+	transport := &http.Transport{
 		DialContext:         n.config.Dial,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: n.pool},
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: handshakeTimeout,
-	}, n.config.Token.Bearer()))
+	}
+	defer transport.CloseIdleConnections()
+	api, err := kubernetes.NewForConfig(n.restConfig(transport, n.config.Token.Bearer()))
 	if err != nil {
 		return err
 	}
