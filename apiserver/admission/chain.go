@@ -1,0 +1,68 @@
+package admission
+
+import (
+	"errors"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/mini-k8s/mini/apiserver/authz"
+)
+
+// Config is what the plugins look at.
+type Config struct {
+	Client     kubernetes.Interface
+	Informers  informers.SharedInformerFactory
+	Authorizer authorizer.UnconditionalAuthorizer
+	RBAC       *authz.RBAC
+}
+
+// Chain runs plugins in order, and stops at the first error.
+type Chain interface {
+	admission.MutationInterface
+	admission.ValidationInterface
+}
+
+// New makes the chain of all plugins.
+func New(config Config) (Chain, error) {
+	if config.Client == nil || config.Informers == nil || config.Authorizer == nil || config.RBAC == nil {
+		return nil, errors.New("admission: Client, Informers, Authorizer and RBAC must be set")
+	}
+	accounts, err := newServiceAccount(config.Client, config.Informers)
+	if err != nil {
+		return nil, err
+	}
+	return chain{admission.NewChainHandler(
+		newNamespaceLifecycle(config.Client, config.Informers),
+		accounts,
+		taintNodesByCondition{},
+		priority{},
+		defaultTolerationSeconds{},
+		&nodeRestriction{client: config.Client, pods: config.Informers.Core().V1().Pods().Lister()},
+		&certificateApproval{config.Authorizer},
+		&certificateSigning{config.Authorizer},
+		certificateSubjectRestriction{},
+		&rbacEscalation{authz.NewEscalation(config.RBAC, config.Authorizer)},
+	)}, nil
+}
+
+// chain gives upstream's chain handler, whose type has no name, one.
+type chain struct{ Chain }
+
+var (
+	podResource  = corev1.Resource("pods")
+	nodeResource = corev1.Resource("nodes")
+)
+
+// plain says whether the request is about the resource itself.
+func plain(a admission.Attributes, resource schema.GroupResource) bool {
+	return a.GetSubresource() == "" && a.GetResource().GroupResource() == resource
+}
+
+func creates(op admission.Operation) bool { return op == admission.Create }
+
+func writes(op admission.Operation) bool { return op == admission.Create || op == admission.Update }
