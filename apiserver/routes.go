@@ -36,6 +36,9 @@ func (s *Server) routes() http.Handler {
 		mux.Handle(kind+"/", readOnly(s.health))
 	}
 	mux.Handle("/metrics", readOnly(s.metrics.handler()))
+	for path, handler := range s.plugins.Handlers {
+		mux.Handle(path, handler)
+	}
 	if s.config.OpenAPI != nil {
 		mux.Handle("/openapi/", readOnly(s.config.OpenAPI))
 	}

@@ -82,6 +82,8 @@ type Plugins struct {
 	Admission     admission.Interface
 	// Connect serves streaming subresources: "pods/log", "pods/exec", "nodes/proxy", …
 	Connect map[string]registry.ConnectFunc
+	// Handlers serve more paths, by exact path, to whom authorization lets (the OpenID documents).
+	Handlers map[string]http.Handler
 	// CreateToken and Review are handed to the rows: see registry.Deps.
 	CreateToken func(ctx context.Context, namespace, name string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
 	Review      map[string]func(ctx context.Context, obj store.Object) (store.Object, error)

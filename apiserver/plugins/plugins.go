@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"log/slog"
@@ -14,8 +15,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mini-k8s/mini/apiserver"
+	"github.com/mini-k8s/mini/apiserver/admission"
 	"github.com/mini-k8s/mini/apiserver/authn"
 	"github.com/mini-k8s/mini/apiserver/authz"
+	"github.com/mini-k8s/mini/apiserver/serviceaccount"
 	"github.com/mini-k8s/mini/store"
 )
 
@@ -23,6 +26,11 @@ import (
 type Config struct {
 	ClientCAs *x509.CertPool // sign client certificates
 	Logger    *slog.Logger
+	// ServiceAccountKeys verify ServiceAccount tokens; the first one signs them.
+	ServiceAccountKeys []crypto.Signer
+	ClusterDomain      string
+	// URL is where others reach the server: "https://192.0.2.1:6443". The OpenID documents point there.
+	URL string
 	// Informers makes the shared informers on the loopback client, for those who share them with controllers; nil makes
 	// a set of their own. Run starts them.
 	Informers func(kubernetes.Interface) informers.SharedInformerFactory
@@ -32,8 +40,8 @@ type Config struct {
 // and stopped by whoever made it.
 func New(config Config) func(*rest.Config) (*apiserver.Plugins, error) {
 	return func(loopback *rest.Config) (*apiserver.Plugins, error) {
-		if config.ClientCAs == nil || config.Logger == nil {
-			return nil, errors.New("plugins: ClientCAs and Logger must be set")
+		if config.ClientCAs == nil || config.Logger == nil || config.ClusterDomain == "" {
+			return nil, errors.New("plugins: ClientCAs, Logger and ClusterDomain must be set")
 		}
 		client, err := kubernetes.NewForConfig(loopback)
 		if err != nil {
@@ -54,16 +62,36 @@ func build(config Config, client kubernetes.Interface) (*apiserver.Plugins, erro
 	if err != nil {
 		return nil, err
 	}
+	admit, err := admission.New(admission.Config{Client: client, Informers: factory, Authorizer: authorizer, RBAC: rbac})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := serviceaccount.NewKeys(config.ServiceAccountKeys)
+	if err != nil {
+		return nil, err
+	}
+	accounts := serviceaccount.Config{Keys: keys, Issuer: serviceaccount.Issuer(config.ClusterDomain), Client: client, Informers: factory}
+	documents, err := serviceaccount.Discovery(accounts.Issuer, config.URL+serviceaccount.JWKSPath, keys)
+	if err != nil {
+		return nil, err
+	}
+	tokens := []authenticator.Token{serviceaccount.NewAuthenticator(accounts), authn.NewBootstrap(client)}
+	who := serviceaccount.NewReviews([]string{accounts.Issuer}, tokens...)
 	aggregation := authz.NewAggregation(client, factory, config.Logger)
 	reviews := authz.NewReviews(authorizer, rbac)
 	synced := make(chan struct{})
 	return &apiserver.Plugins{
 		Authenticator: authn.New(authn.Config{
 			ClientCAs: config.ClientCAs,
-			Tokens:    []authenticator.Token{authn.NewBootstrap(client)},
+			Tokens:    tokens,
 		}),
-		Authorizer: authorizer,
+		Authorizer:  authorizer,
+		Admission:   admit,
+		Handlers:    documents,
+		CreateToken: serviceaccount.NewTokens(accounts).Create,
 		Review: map[string]func(context.Context, store.Object) (store.Object, error){
+			"TokenReview":             review(who.Token),
+			"SelfSubjectReview":       review(who.SelfSubject),
 			"SubjectAccessReview":     review(reviews.SubjectAccess),
 			"SelfSubjectAccessReview": review(reviews.SelfSubjectAccess),
 			"SelfSubjectRulesReview":  review(reviews.SelfSubjectRules),
