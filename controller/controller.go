@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/mini-k8s/mini/controller/bootstraptoken"
 	"github.com/mini-k8s/mini/controller/certificates"
 	"github.com/mini-k8s/mini/controller/deployment"
 	"github.com/mini-k8s/mini/controller/endpoints"
@@ -57,6 +58,8 @@ type Config struct {
 
 	// RootCA is the PEM bundle that verifies the apiserver, published in every namespace.
 	RootCA []byte
+	// ServerURL is how nodes reach the server, for cluster-info in kube-public; empty leaves that ConfigMap alone.
+	ServerURL string
 	// Signer is the CA that signs client and kubelet certificates; pki.CA is one.
 	Signer certificates.Signer
 }
@@ -175,6 +178,10 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Metadata: cfg.Metadata, Discovery: cfg.Client.Discovery(), Feeds: feeds, Logger: logger("garbage"), Shared: shared(cfg.Informers),
 	})
 	add("garbage", gc, err)
+	tokens, err := bootstraptoken.New(bootstraptoken.Config{
+		Client: cfg.Client, Feeds: feeds, Logger: logger("bootstraptoken"), CA: cfg.RootCA, ServerURL: cfg.ServerURL,
+	})
+	add("bootstraptoken", tokens, err)
 	pods, err := podgc.New(podgc.Config{
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("podgc"),
 	})
