@@ -17,7 +17,8 @@ type logger = *slog.Logger
 // plugins makes what decides about requests, and keeps the client and informers that everything in this process shares.
 func (s *server) plugins(loopback *rest.Config) (*apiserver.Plugins, error) {
 	made, err := plugins.New(plugins.Config{
-		ClientCAs: s.keys.CA.Pool(), Logger: s.log,
+		ClientCAs: s.keys.CA.Pool(), Logger: s.log, ServiceAccountKeys: s.keys.ServiceAccountKeys,
+		ClusterDomain: s.cfg.Settings.ClusterDomain, URL: s.url(),
 		Informers: func(client kubernetes.Interface) informers.SharedInformerFactory {
 			s.admin, s.informers = client, informers.NewSharedInformerFactory(client, 0)
 			return s.informers
