@@ -15,10 +15,13 @@
 // times, restart counts) is an extension of the same records. In memory is a copy of it, kept up to date by containerd's
 // events and never by polling. Nothing is decided from files of our own.
 //
+// How containerd stores that is told at type stores: without waiting for the disk, which is most of what a pod costs on a
+// busy machine, and with copies that let the images survive a power failure.
+//
 // Below DataDir/agent/containerd:
 //
 //	root/     containerd's: content, snapshots, metadata
-//	state/    containerd's: bundles of what runs; runc/ is runc's
+//	state/    a tmpfs while anything runs: containerd's bundles; runc/ is runc's
 //	s/        sockets: containerd.sock, .ttrpc for the shims' events, one per shim, log-ID of each log writer.
 //	          A path that would be too long for a socket is reached by a link in /run/mini.
 //	netns/    a bind mount per sandbox;  shm/ a tmpfs per sandbox;  fifo/ pipes of containers with stdin

@@ -19,8 +19,11 @@ import (
 	"sync"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
@@ -84,6 +87,8 @@ type engine struct {
 	snapshotter string
 	bundles     string // folder of the OCI bundles of namespace k8s.io
 	exits       map[string]exitRecord
+	stores      *stores
+	state       string
 	set         *plugin.Set
 	grpc        *grpc.Server
 	ttrpc       *ttrpc.Server
@@ -105,21 +110,30 @@ var quiet = sync.OnceFunc(func() { _ = log.SetLevel("error") })
 // startEngine brings containerd up and takes over the shims that run already. ctx must last as long as the engine: its
 // background work ends with it, and Close releases the rest.
 func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
-	for dir, mode := range map[string]fs.FileMode{cfg.root: 0o700, cfg.state: 0o711, cfg.socketDir: 0o700} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+	for _, dir := range []string{cfg.root, cfg.socketDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
+	}
+	if err := mountState(cfg.state, cfg.log); err != nil {
+		return nil, err
+	}
+	db, err := openStores(cfg.root, cfg.log)
+	if err != nil {
+		return nil, fmt.Errorf("containerd's databases: %w", err)
 	}
 	quiet()
 	e := &engine{
 		set:     plugin.NewPluginSet(),
+		stores:  db,
+		state:   cfg.state,
 		bundles: filepath.Join(cfg.state, string(plugins.RuntimePluginV2)+".task", namespace),
 	}
 	// containerd forgets the exits of containers that ended while nobody listened; the shims wrote them down.
 	e.exits = readExits(e.bundles)
 	defer func() {
 		if err != nil {
-			e.Close()
+			err = errors.Join(err, e.Close(false))
 		}
 	}()
 	grpcAddress := filepath.Join(cfg.socketDir, "containerd.sock")
@@ -132,8 +146,8 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 		}
 	}
 	settings := map[string]map[string]any{
-		string(plugins.ShimPlugin) + ".manager":       {"SocketDir": cfg.socketDir},
-		string(plugins.SnapshotPlugin) + ".overlayfs": {"MountOptions": cfg.overlay},
+		string(plugins.ShimPlugin) + ".manager":  {"SocketDir": cfg.socketDir},
+		string(plugins.MetadataPlugin) + ".bolt": {"NoSync": true}, // see stores
 	}
 	ctx = engineContext(ctx, cfg.log)
 	unwanted := func(r *plugin.Registration) bool { return !slices.Contains(enginePlugins[r.Type], r.ID) }
@@ -141,6 +155,9 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 		ic := plugin.NewContext(ctx, e.set, properties(reg.URI()))
 		if ic.Config, err = configure(reg.Config, settings[reg.URI()]); err != nil {
 			return nil, fmt.Errorf("configure containerd plugin %s: %w", reg.URI(), err)
+		}
+		if reg.Type == plugins.SnapshotPlugin && reg.ID == "overlayfs" {
+			reg.InitFn = db.overlayPlugin(cfg.overlay)
 		}
 		p := reg.Init(ic)
 		if err := e.set.Add(p); err != nil {
@@ -151,17 +168,8 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 			return nil, fmt.Errorf("start containerd plugin %s: %w", reg.URI(), err)
 		}
 	}
-	for _, name := range []string{"overlayfs", "native"} {
-		if p := e.set.Get(plugins.SnapshotPlugin, name); p != nil && p.Err() == nil {
-			e.snapshotter = name
-			break
-		}
-	}
-	if e.snapshotter == "" {
-		return nil, errors.New("start containerd: neither the overlayfs nor the native snapshotter works in " + cfg.root)
-	}
-	if e.snapshotter == "native" {
-		cfg.log.Warn("overlayfs does not work here: every container gets a full copy of its image", "dir", cfg.root)
+	if err := e.choose(ctx, cfg); err != nil {
+		return nil, err
 	}
 	ic := plugin.NewContext(ctx, e.set, properties("mini"))
 	e.client, err = containerd.New("", containerd.WithInMemoryServices(ic), containerd.WithDefaultNamespace(namespace))
@@ -169,6 +177,43 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 		return nil, err
 	}
 	return e, e.serve(grpcAddress, cfg.log)
+}
+
+// choose takes the best snapshotter that works here.
+func (e *engine) choose(ctx context.Context, cfg engineConfig) error {
+	for _, name := range []string{"overlayfs", "native"} {
+		if p := e.set.Get(plugins.SnapshotPlugin, name); p != nil && p.Err() == nil {
+			e.snapshotter = name
+			break
+		}
+	}
+	if e.snapshotter == "" {
+		return errors.New("start containerd: neither the overlayfs nor the native snapshotter works in " + cfg.root)
+	}
+	if e.snapshotter == "native" {
+		cfg.log.Warn("overlayfs does not work here: every container gets a full copy of its image", "dir", cfg.root)
+	}
+	mdb, err := e.set.Get(plugins.MetadataPlugin, "bolt").Instance()
+	if err != nil {
+		return err
+	}
+	e.stores.metadata = mdb.(*metadata.DB)
+	if !e.stores.restored {
+		return nil
+	}
+	// The database that is back hands out again the numbers of snapshots that it does not know.
+	sn, err := e.set.Get(plugins.SnapshotPlugin, e.snapshotter).Instance()
+	if err != nil {
+		return err
+	}
+	c, ok := sn.(snapshots.Cleaner)
+	if !ok {
+		return nil
+	}
+	if err := c.Cleanup(ctx); err != nil && !errdefs.IsNotFound(err) { // an empty database has not even its tables
+		return err
+	}
+	return nil
 }
 
 // configure gives a plugin a configuration of its own: the one in the registry is shared by every engine in the process.
@@ -259,9 +304,9 @@ type namespacedStream struct {
 
 func (s namespacedStream) Context() context.Context { return s.ctx }
 
-// Close lets go of files and sockets. Shims and containers run on. The connections to the shims stay open as long as the
+// Close lets go of files and sockets. Shims and containers run on; empty says that there are none. The connections to the shims stay open as long as the
 // process: containerd takes the end of one for the death of its shim, and would kill what that holds.
-func (e *engine) Close() error {
+func (e *engine) Close(empty bool) error {
 	if e.grpc != nil {
 		e.grpc.Stop()
 	}
@@ -275,6 +320,9 @@ func (e *engine) Close() error {
 				errs = append(errs, c.Close())
 			}
 		}
+	}
+	if empty {
+		errs = append(errs, unmountState(e.state))
 	}
 	return errors.Join(errs...)
 }

@@ -122,6 +122,9 @@ func (r *Containerd) runExec(ctx context.Context, id, execID string, s Streams, 
 	if s.Stdin != nil {
 		go func() {
 			io.Copy(d.Stdin, s.Stdin)
+			if s.TTY {
+				return // the end of a terminal's input would hang it up
+			}
 			d.Stdin.Close()
 			// The shim holds the pipe open too; this makes it let go.
 			r.tasks.CloseIO(context.WithoutCancel(ctx), &tasks.CloseIORequest{ContainerID: id, ExecID: execID, Stdin: true})
@@ -130,6 +133,7 @@ func (r *Containerd) runExec(ctx context.Context, id, execID string, s Streams, 
 	go r.resize(ctx, done, s.Resize, id, execID)
 	exit, err := r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
 	if err != nil {
+		asked := ctx
 		ctx, cancel := undo(ctx)
 		defer cancel()
 		_, killErr := r.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(syscall.SIGKILL)})
@@ -139,8 +143,14 @@ func (r *Containerd) runExec(ctx context.Context, id, execID string, s Streams, 
 		if killErr = native(killErr); errdefs.IsNotFound(killErr) {
 			killErr = nil
 		}
+		if cause := context.Cause(asked); cause != nil {
+			err = cause
+		}
 		return 0, errors.Join(native(err), killErr)
 	}
+	// A process left in the background may hold the output open for as long as the client stays.
+	stop := context.AfterFunc(ctx, func() { d.Cancel() })
+	defer stop()
 	output.Wait()
 	return int(exit.ExitStatus), nil
 }

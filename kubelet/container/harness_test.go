@@ -175,6 +175,7 @@ type node struct {
 	dir     string
 	cgroup  string
 	network *fakeNetwork
+	up      bool
 	stop    func()
 }
 
@@ -221,9 +222,10 @@ func (n *node) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	n.Containerd = c
+	n.Containerd, n.up = c, true
 	n.stop = sync.OnceFunc(func() {
 		cancel()
+		n.up = false
 		if err := <-done; err != nil {
 			n.t.Errorf("run: %v", err)
 		}
@@ -274,7 +276,7 @@ func (n *node) leftovers() []string {
 		left = nil
 		mounts, _ := os.ReadFile("/proc/self/mounts")
 		for line := range strings.Lines(string(mounts)) {
-			if strings.Contains(line, n.dir) {
+			if strings.Contains(line, n.dir) && !(n.up && strings.Contains(line, "/containerd/state tmpfs ")) {
 				left = append(left, "mount "+strings.TrimSpace(line))
 			}
 		}

@@ -285,6 +285,9 @@ func (r *Containerd) Import(ctx context.Context, tar io.Reader) (_ []Image, err 
 	if len(ids) == 0 {
 		return nil, errors.New("the archive holds no image with a name for this platform")
 	}
+	if err := r.imagesChanged(ctx); err != nil {
+		return nil, err
+	}
 	all, err := r.images(ctx)
 	return slices.DeleteFunc(all, func(i Image) bool { return !slices.Contains(ids, i.ID) }), err
 }
@@ -338,5 +341,5 @@ func (r *Containerd) RemoveImage(ctx context.Context, ref string) error {
 	r.infos.mu.Lock()
 	r.infos.info = nil
 	r.infos.mu.Unlock()
-	return nil
+	return r.imagesChanged(ctx)
 }

@@ -90,8 +90,10 @@ func (r *Containerd) pull(ctx context.Context, name string, cred Credentials, pr
 	if err != nil {
 		return err
 	}
-	_, err = r.info(ctx, img.Metadata())
-	return err
+	if _, err = r.info(ctx, img.Metadata()); err != nil {
+		return err
+	}
+	return r.imagesChanged(ctx)
 }
 
 // hostDir finds the folder with a registry's hosts.toml.

@@ -145,7 +145,10 @@ func (r *Containerd) Run(ctx context.Context) (err error) {
 		r.exiting.Wait()
 		stop()
 		if r.engine != nil {
-			err = errors.Join(err, r.engine.Close())
+			r.mu.Lock()
+			empty := len(r.sandboxes)+len(r.containers) == 0
+			r.mu.Unlock()
+			err = errors.Join(err, r.engine.Close(empty))
 		} else {
 			err = errors.Join(err, r.client.Close())
 		}
@@ -252,6 +255,14 @@ func (r *Containerd) connect(ctx context.Context) error {
 	}
 	r.engine, r.client, r.tasks, r.snapshotter = e, e.client, e.client.TaskService(), e.snapshotter
 	return nil
+}
+
+// imagesChanged makes sure that a change of the images outlasts a power failure.
+func (r *Containerd) imagesChanged(ctx context.Context) error {
+	if r.engine == nil {
+		return nil // containerd's own affair
+	}
+	return r.engine.stores.keep(ctx)
 }
 
 // in waits until calls can be answered and gives the context for them.
