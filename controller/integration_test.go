@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	runtimepkg "runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,12 +22,17 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	clientrest "k8s.io/client-go/rest"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/polymorphichelpers"
 
 	"github.com/mini-k8s/mini/apiserver"
 	"github.com/mini-k8s/mini/apiserver/plugins"
@@ -69,7 +76,7 @@ func start(t *testing.T) *cluster {
 		Store: st, Logger: logger, Listener: l, TLS: &tls.Config{Certificates: []tls.Certificate{certificate}},
 		Advertise: netip.MustParseAddrPort("192.0.2.1:6443"), ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		NodePorts: registry.PortRange{From: 30000, To: 32767},
-		Plugins:   plugins.New(plugins.Config{ClientCAs: ca.Pool(), Logger: logger}),
+		Plugins:   plugins.New(plugins.Config{ClientCAs: ca.Pool(), Logger: logger, ClusterDomain: "cluster.local", ServiceAccountKeys: []crypto.Signer{must(pki.NewKey())}}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +240,7 @@ func TestDeploymentBehindService(t *testing.T) {
 	must(c.CoreV1().Nodes().Create(c.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, metav1.CreateOptions{}))
 	must(c.CoreV1().Services("app").Create(c.ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{
 		Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}}}}, metav1.CreateOptions{}))
-	d := must(c.AppsV1().Deployments("app").Create(c.ctx, web("v1", 3), metav1.CreateOptions{}))
+	must(c.AppsV1().Deployments("app").Create(c.ctx, web("v1", 3), metav1.CreateOptions{}))
 	c.rolledOut("app")
 	c.until("endpoints", func() (bool, string) { e := c.endpoints("app", "web"); return len(e) == 3, fmt.Sprint(e) })
 	ep := must(c.CoreV1().Endpoints("app").Get(c.ctx, "web", metav1.GetOptions{}))
@@ -254,11 +261,10 @@ func TestDeploymentBehindService(t *testing.T) {
 	c.until("endpoint leaves", func() (bool, string) { return !slices.Contains(c.endpoints("app", "web"), p.Status.PodIP), "" })
 	t.Logf("readiness to slice: %s", time.Since(begun))
 
-	d = must(c.AppsV1().Deployments("app").Get(c.ctx, "web", metav1.GetOptions{}))
-	d.Spec.Template.Spec.Containers[0].Image = "v2"
-	must(c.AppsV1().Deployments("app").Update(c.ctx, d, metav1.UpdateOptions{}))
+	must(c.AppsV1().Deployments("app").Patch(c.ctx, "web", types.StrategicMergePatchType,
+		[]byte(`{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"v2"}]}}}}`), metav1.PatchOptions{}))
 	c.rolledOut("app")
-	d = must(c.AppsV1().Deployments("app").Get(c.ctx, "web", metav1.GetOptions{}))
+	d := must(c.AppsV1().Deployments("app").Get(c.ctx, "web", metav1.GetOptions{}))
 	if d.Annotations["deployment.kubernetes.io/revision"] != "2" {
 		t.Errorf("revision %v", d.Annotations)
 	}
@@ -274,6 +280,8 @@ func TestDeploymentBehindService(t *testing.T) {
 		}), ""
 	})
 
+	c.kubectlRollout("app")
+
 	// Deleted in the background: nothing of it stays.
 	if err := c.AppsV1().Deployments("app").Delete(c.ctx, "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -288,6 +296,54 @@ func TestDeploymentBehindService(t *testing.T) {
 		n := must(c.CoreV1().Endpoints("app").List(c.ctx, metav1.ListOptions{}))
 		return len(s.Items)+len(p.Items)+len(e.Items)+len(n.Items) == 0, fmt.Sprintf("%d sets %d pods %d slices %d endpoints", len(s.Items), len(p.Items), len(e.Items), len(n.Items))
 	})
+}
+
+// kubectlRollout does what kubectl rollout history, undo, pause, resume and status do, with kubectl's own code.
+func (c *cluster) kubectlRollout(namespace string) {
+	c.t.Helper()
+	kind := schema.GroupKind{Group: "apps", Kind: "Deployment"}
+	history := must(must(polymorphichelpers.HistoryViewerFor(kind, c)).ViewHistory(namespace, "web", 0))
+	if !strings.Contains(history, "\n1 ") || !strings.Contains(history, "\n2 ") {
+		c.t.Errorf("history:\n%s", history)
+	}
+	get := func() *appsv1.Deployment {
+		return must(c.AppsV1().Deployments(namespace).Get(c.ctx, "web", metav1.GetOptions{}))
+	}
+	said, err := must(polymorphichelpers.RollbackerFor(kind, c)).Rollback(get(), nil, 0, cmdutil.DryRunNone)
+	if err != nil || !strings.Contains(said, "rolled back") {
+		c.t.Fatalf("undo: %s, %v", said, err)
+	}
+	c.rolledOut(namespace)
+	d := get()
+	if d.Spec.Template.Spec.Containers[0].Image != "v1" || d.Annotations["deployment.kubernetes.io/revision"] != "3" {
+		c.t.Errorf("after undo: image %s, annotations %v", d.Spec.Template.Spec.Containers[0].Image, d.Annotations)
+	}
+	raw := must(runtime.DefaultUnstructuredConverter.ToUnstructured(d))
+	raw["apiVersion"], raw["kind"] = "apps/v1", "Deployment"
+	said, done, err := must(polymorphichelpers.StatusViewerFor(kind)).Status(&unstructured.Unstructured{Object: raw}, 0)
+	if err != nil || !done || said != "deployment \"web\" successfully rolled out\n" {
+		c.t.Errorf("status: %q %v %v", said, done, err)
+	}
+
+	patch := func(what string) {
+		must(c.AppsV1().Deployments(namespace).Patch(c.ctx, "web", types.StrategicMergePatchType, []byte(what), metav1.PatchOptions{}))
+	}
+	patch(`{"spec":{"paused":true,"template":{"spec":{"containers":[{"name":"c","image":"v3"}]}}}}`)
+	progressing := func(reason string) func() (bool, string) {
+		return func() (bool, string) {
+			conds := get().Status.Conditions
+			return slices.ContainsFunc(conds, func(d appsv1.DeploymentCondition) bool {
+				return d.Type == appsv1.DeploymentProgressing && d.Reason == reason
+			}), fmt.Sprintf("%+v", conds)
+		}
+	}
+	c.until("paused", progressing("DeploymentPaused"))
+	if got := len(must(c.AppsV1().ReplicaSets(namespace).List(c.ctx, metav1.ListOptions{})).Items); got != 2 {
+		c.t.Errorf("%d ReplicaSets while paused", got)
+	}
+	patch(`{"spec":{"paused":false}}`)
+	c.rolledOut(namespace)
+	c.until("resumed", progressing("NewReplicaSetAvailable"))
 }
 
 func TestPropagation(t *testing.T) {
@@ -415,4 +471,20 @@ func TestNodeJoins(t *testing.T) {
 	if certs := must(pki.ParseCertificates(csr.Status.Certificate)); certs[0].Subject.CommonName != "system:node:n1" {
 		t.Errorf("subject %s", certs[0].Subject)
 	}
+}
+
+// TestIdle: a cluster at rest does nothing. Goroutines are what the informers need; the API server's and etcd's are counted
+// before.
+func TestIdle(t *testing.T) {
+	before := runtimepkg.NumGoroutine()
+	c := start(t)
+	c.namespace("idle")
+	must(c.CoreV1().Nodes().Create(c.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, metav1.CreateOptions{}))
+	c.until("quiet", func() (bool, string) {
+		a := must(c.CoreV1().Namespaces().List(c.ctx, metav1.ListOptions{})).ResourceVersion
+		time.Sleep(500 * time.Millisecond)
+		b := must(c.CoreV1().Namespaces().List(c.ctx, metav1.ListOptions{})).ResourceVersion
+		return a == b, a + " " + b
+	})
+	t.Logf("%d goroutines, %d before", runtimepkg.NumGoroutine(), before)
 }
