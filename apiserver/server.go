@@ -13,8 +13,6 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -142,7 +140,7 @@ func New(config Config) (*Server, error) {
 		return nil, errors.New("apiserver: an authenticator and an authorizer are required")
 	}
 	rows, allocators := builtin.Resources(registry.Deps{
-		Collection: s.collection, Delete: s.delete, ServiceCIDRs: config.ServiceCIDRs, NodePorts: config.NodePorts,
+		Collection: s.collection, ServiceCIDRs: config.ServiceCIDRs, NodePorts: config.NodePorts,
 		CreateToken: s.plugins.CreateToken, Review: s.plugins.Review, Logger: s.logger,
 		User: func(ctx context.Context) (user.Info, bool) { u := request.UserFrom(ctx); return u, u != nil },
 	})
@@ -239,16 +237,6 @@ func (s *Server) collection(key string, stored schema.GroupVersionKind) store.Co
 	c := s.config.Store.Collection(config)
 	s.collections[key] = c
 	return c
-}
-
-// delete removes an object as the delete verb does, for rows that must.
-func (s *Server) delete(ctx context.Context, resource schema.GroupResource, namespace, name string, opts *metav1.DeleteOptions) error {
-	for gvr, endpoint := range s.endpoints {
-		if gvr.GroupResource() == resource {
-			return endpoint.Delete(ctx, namespace, name, opts)
-		}
-	}
-	return apierrors.NewNotFound(resource, name)
 }
 
 // Handler is the whole server as a handler, for tests and for serving it elsewhere.

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 
@@ -19,9 +18,6 @@ type Deps struct {
 	// Collection returns the collection below /registry/KEY/, whose objects are of kind stored; the same one for the same
 	// key each time. It is called when a hook first needs it, never while rows are being built.
 	Collection func(key string, stored schema.GroupVersionKind) store.Collection
-
-	// Delete removes an object the way the delete verb does, graceful and with preconditions; eviction needs it.
-	Delete func(ctx context.Context, resource schema.GroupResource, namespace, name string, opts *metav1.DeleteOptions) error
 
 	// User is who makes the request of ctx; CertificateSigningRequests record it. False where nobody is known.
 	User func(ctx context.Context) (user.Info, bool)

@@ -320,13 +320,3 @@ func (e *Endpoint) deleteOne(ctx context.Context, info request.Info, obj store.O
 	q := &write{e: e, ctx: ctx, info: info, view: e.main, opts: writeOptions{dryRun: opts.DryRun}}
 	return q.delete(one)
 }
-
-// Delete removes an object the way the delete verb does, on behalf of the user in ctx.
-func (e *Endpoint) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) error {
-	info := request.Info{
-		IsResource: true, Verb: "delete", Group: e.group.Group, Version: e.res.GVK.Version, Resource: e.res.Name, Namespace: namespace, Name: name,
-	}
-	q := &write{e: e, ctx: ctx, info: info, view: e.main, opts: writeOptions{dryRun: opts.DryRun}}
-	_, err := q.delete(opts)
-	return err
-}

@@ -42,11 +42,11 @@ func Deployment() registry.Resource {
 			}),
 			Validate: registry.Validate(func(d *appsv1.Deployment) field.ErrorList {
 				errs := apivalidation.ValidateObjectMeta(&d.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
-				return append(errs, validateDeploymentSpec(&d.Spec, nil, field.NewPath("spec"))...)
+				return append(errs, validateDeploymentSpec(&d.Spec, field.NewPath("spec"))...)
 			}),
 			ValidateUpdate: registry.ValidateUpdate(func(d, old *appsv1.Deployment) field.ErrorList {
 				errs := apivalidation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-				errs = append(errs, validateDeploymentSpec(&d.Spec, &old.Spec, field.NewPath("spec"))...)
+				errs = append(errs, validateDeploymentSpec(&d.Spec, field.NewPath("spec"))...)
 				return append(errs, apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 			}),
 			Warnings: registry.Warn(func(d, old *appsv1.Deployment) []string {
@@ -136,13 +136,9 @@ func defaultDeployment(d *appsv1.Deployment) {
 	core.DefaultPodTemplate(&spec.Template)
 }
 
-func validateDeploymentSpec(spec, old *appsv1.DeploymentSpec, path *field.Path) field.ErrorList {
+func validateDeploymentSpec(spec *appsv1.DeploymentSpec, path *field.Path) field.ErrorList {
 	errs := nonNegative(count(spec.Replicas), path.Child("replicas"))
-	var was *corev1.PodTemplateSpec
-	if old != nil {
-		was = &old.Template
-	}
-	errs = append(errs, validateSelectorAndTemplate(spec.Selector, &spec.Template, was, path)...)
+	errs = append(errs, validateSelectorAndTemplate(spec.Selector, &spec.Template, path)...)
 	errs = append(errs, validateDeploymentStrategy(&spec.Strategy, path.Child("strategy"))...)
 	errs = append(errs, nonNegative(spec.MinReadySeconds, path.Child("minReadySeconds"))...)
 	if spec.RevisionHistoryLimit != nil {
@@ -160,7 +156,7 @@ func validateDeploymentSpec(spec, old *appsv1.DeploymentSpec, path *field.Path) 
 
 // validateSelectorAndTemplate holds for every kind that keeps a number of equal pods: the selector is there, is not
 // empty, and matches the template, whose pods run on for ever.
-func validateSelectorAndTemplate(selector *metav1.LabelSelector, template, old *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
+func validateSelectorAndTemplate(selector *metav1.LabelSelector, template *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	s, invalid := core.ValidateSelector(selector, path.Child("selector"))
 	errs = append(errs, invalid...)
@@ -168,7 +164,7 @@ func validateSelectorAndTemplate(selector *metav1.LabelSelector, template, old *
 		errs = append(errs, field.Invalid(path.Child("selector"), selector, "empty selector is invalid for deployment"))
 	}
 	if s != nil {
-		errs = append(errs, core.ValidateRunningTemplate(template, old, s, "ReplicaSet", path.Child("template"))...)
+		errs = append(errs, core.ValidateRunningTemplate(template, s, "ReplicaSet", path.Child("template"))...)
 	}
 	return errs
 }

@@ -4,7 +4,6 @@ import (
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,11 +42,11 @@ func ReplicaSet() registry.Resource {
 			}),
 			Validate: registry.Validate(func(rs *appsv1.ReplicaSet) field.ErrorList {
 				errs := apivalidation.ValidateObjectMeta(&rs.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
-				return append(errs, validateReplicaSetSpec(&rs.Spec, nil, field.NewPath("spec"))...)
+				return append(errs, validateReplicaSetSpec(&rs.Spec, field.NewPath("spec"))...)
 			}),
 			ValidateUpdate: registry.ValidateUpdate(func(rs, old *appsv1.ReplicaSet) field.ErrorList {
 				errs := apivalidation.ValidateObjectMetaUpdate(&rs.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-				errs = append(errs, validateReplicaSetSpec(&rs.Spec, &old.Spec, field.NewPath("spec"))...)
+				errs = append(errs, validateReplicaSetSpec(&rs.Spec, field.NewPath("spec"))...)
 				return append(errs, apivalidation.ValidateImmutableField(rs.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 			}),
 			UnconditionalUpdate: true,
@@ -85,14 +84,10 @@ func ReplicaSet() registry.Resource {
 	}
 }
 
-func validateReplicaSetSpec(spec, old *appsv1.ReplicaSetSpec, path *field.Path) field.ErrorList {
+func validateReplicaSetSpec(spec *appsv1.ReplicaSetSpec, path *field.Path) field.ErrorList {
 	errs := nonNegative(count(spec.Replicas), path.Child("replicas"))
 	errs = append(errs, nonNegative(spec.MinReadySeconds, path.Child("minReadySeconds"))...)
-	var was *corev1.PodTemplateSpec
-	if old != nil {
-		was = &old.Template
-	}
-	return append(errs, validateSelectorAndTemplate(spec.Selector, &spec.Template, was, path)...)
+	return append(errs, validateSelectorAndTemplate(spec.Selector, &spec.Template, path)...)
 }
 
 func validateReplicaSetStatusUpdate(rs, old *appsv1.ReplicaSet) field.ErrorList {

@@ -195,29 +195,27 @@ func defaultRequests(containers []corev1.Container) {
 	}
 }
 
-// defaultPodRequests does the same for resources of the pod as a whole (KEP-2837): a resource that containers already
-// request gets their sum, any other the pod's limit.
+// defaultPodRequests does the same for resources of the pod as a whole (KEP-2837), where it has limits: CPU and memory
+// that containers already request get their sum, anything else the pod's limit.
 func defaultPodRequests(pod *corev1.Pod) {
 	r := pod.Spec.Resources
+	if len(r.Limits) == 0 {
+		return
+	}
 	requests := r.Requests.DeepCopy()
-	sum := containerRequests(pod)
-	for name, q := range sum {
-		if _, ok := requests[name]; !ok && podLevelResource(name) && len(r.Limits)+len(r.Requests) > 0 {
-			if requests == nil {
-				requests = corev1.ResourceList{}
+	if requests == nil {
+		requests = corev1.ResourceList{}
+	}
+	fillFrom := func(list corev1.ResourceList, wanted func(corev1.ResourceName) bool) {
+		for name, q := range list {
+			if _, ok := requests[name]; !ok && wanted(name) {
+				requests[name] = q.DeepCopy()
 			}
-			requests[name] = q
 		}
 	}
-	for name, q := range r.Limits {
-		if _, ok := requests[name]; !ok && podLevelResource(name) {
-			if requests == nil {
-				requests = corev1.ResourceList{}
-			}
-			requests[name] = q.DeepCopy()
-		}
-	}
-	if requests != nil {
+	fillFrom(containerRequests(pod), func(name corev1.ResourceName) bool { return podLevelResource(name) && !isHugePage(name) })
+	fillFrom(r.Limits, podLevelResource)
+	if len(requests) > 0 {
 		r.Requests = requests
 	}
 }

@@ -69,8 +69,8 @@ func validatePodAnnotations(annotations map[string]string, path *field.Path) fie
 	return errs
 }
 
-// ValidatePodTemplate validates the template of a workload. old is the template before an update, nil on create.
-func ValidatePodTemplate(t, old *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
+// ValidatePodTemplate validates the template of a workload.
+func ValidatePodTemplate(t *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
 	errs := metav1validation.ValidateLabels(t.Labels, path.Child("labels"))
 	errs = append(errs, apivalidation.ValidateAnnotations(t.Annotations, path.Child("annotations"))...)
 	errs = append(errs, validatePodAnnotations(t.Annotations, path.Child("annotations"))...)

@@ -33,13 +33,13 @@ func ValidateSelector(s *metav1.LabelSelector, path *field.Path) (labels.Selecto
 }
 
 // ValidateRunningTemplate validates the template of a kind whose pods run for ever: it matches the kind's selector, and its
-// restart policy is Always. old is the template before an update, nil on create.
-func ValidateRunningTemplate(t, old *corev1.PodTemplateSpec, selector labels.Selector, kind string, path *field.Path) field.ErrorList {
+// restart policy is Always.
+func ValidateRunningTemplate(t *corev1.PodTemplateSpec, selector labels.Selector, kind string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if !selector.Empty() && !selector.Matches(labels.Set(t.Labels)) {
 		errs = append(errs, field.Invalid(path.Child("metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
 	}
-	errs = append(errs, ValidatePodTemplate(t, old, path)...)
+	errs = append(errs, ValidatePodTemplate(t, path)...)
 	if t.Spec.RestartPolicy != corev1.RestartPolicyAlways {
 		errs = append(errs, field.NotSupported(path.Child("spec", "restartPolicy"), t.Spec.RestartPolicy, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
 	}
