@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -62,8 +64,13 @@ type subresource struct {
 	view *view // for those with a Strategy
 }
 
+// limitCopies bounds what the "copy" operations of one JSON patch may add up to, as upstream does: the library has only a
+// global for it.
+var limitCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = MaxBodyBytes })
+
 // New checks the row and returns its endpoint.
 func New(c Config) (*Endpoint, error) {
+	limitCopies()
 	res := c.Resource
 	var convert func(store.Object) (store.Object, error)
 	if res.FromStored != nil {
