@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
@@ -172,12 +173,16 @@ func (s *server) runCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	objects, err := metadata.NewForConfig(s.api.LoopbackConfig())
+	if err != nil {
+		return err
+	}
 	s.informers.Start(ctx.Done())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return sched.Run(ctx) })
 	group.Go(func() error {
 		return controller.Run(ctx, controller.Config{
-			Client: s.admin, Informers: s.informers, Logger: s.log, ClusterCIDR: s.cfg.Settings.ClusterCIDR,
+			Client: s.admin, Metadata: objects, Informers: s.informers, Logger: s.log, ClusterCIDR: s.cfg.Settings.ClusterCIDR,
 			RootCA: s.keys.CA.PEM(), Signer: s.keys.CA,
 		})
 	})
