@@ -98,7 +98,7 @@ func TestThreeNodes(t *testing.T) {
 	names, ips := podsOf(t, c, "web")
 	vip := c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 	inPod := func(pod, url string) (string, error) {
-		out, err := c.TryKubectl(20*time.Second, "exec", pod, "--", "wget", "-qO-", "-T", "3", url)
+		out, err := c.TryKubectl(20*time.Second, "exec", pod, "--", "/testserver", "get", url)
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)
 		}

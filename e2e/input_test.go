@@ -5,6 +5,11 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
 	"github.com/mini-k8s/mini/e2e/scenario"
 )
 
@@ -18,7 +23,6 @@ func TestBadInput(t *testing.T) {
 		"number-value":  {cm("data: {a: 1}"), "cannot unmarshal number"},
 		"bad-name":      {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}", "lowercase RFC 1123 subdomain"},
 		"bad-key":       {cm("data: {'a b': x}"), "a valid config key must consist of"},
-		"no-such-kind":  {"apiVersion: v1\nkind: Gizmo\nmetadata: {name: x}", `no matches for kind "Gizmo"`},
 		"too-large":     {cm("data: {a: " + strings.Repeat("x", 2<<20) + "}"), "Too long"},
 		"no-containers": {"apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: []}", "Required value"},
 		"no-namespace":  {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: nowhere}", `namespaces "nowhere" not found`},
@@ -27,6 +31,11 @@ func TestBadInput(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), tt.want) {
 			t.Errorf("%s: %v, said %q, want %q", name, err, out, tt.want)
 		}
+	}
+
+	gizmo := "apiVersion: v1\nkind: Gizmo\nmetadata: {name: x}"
+	if out, err := c.TryKubectlInput(30*time.Second, gizmo, "create", "--validate=false", "-f", "-"); err == nil || !strings.Contains(string(out), `no matches for kind "Gizmo"`) {
+		t.Errorf("a kind that does not exist: %v, said %q", err, out)
 	}
 
 	c.Apply(cm("data: {a: '1'}"))
@@ -40,9 +49,14 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("the value is %q after a refused replace", v)
 	}
 
-	out, err = c.TryKubectl(30*time.Second, "get", "pods", "--token=nonsense", "--client-certificate=", "--client-key=", "--user=")
-	if err == nil {
-		t.Logf("kubectl ignored the token, since the certificate wins: %s", out)
+	wrong := rest.AnonymousClientConfig(c.Config)
+	wrong.BearerToken = "abcdef.0123456789abcdef"
+	client, err := kubernetes.NewForConfig(wrong)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
+		t.Errorf("a wrong token: %v, want Unauthorized", err)
 	}
 
 	c.Apply("apiVersion: v1\nkind: Pod\nmetadata: {name: no-image}\nspec: {containers: [{name: c, image: 'registry.invalid/nothing:1'}]}")

@@ -37,7 +37,7 @@ func TestProbes(t *testing.T) {
 	for form, probe := range map[string]string{
 		"http": "{httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, failureThreshold: 2}",
 		"grpc": "{grpc: {port: 9091}, periodSeconds: 1, failureThreshold: 2}",
-		"exec": "{exec: {command: [sh, -c, 'wget -qO- http://127.0.0.1:8080/healthz']}, periodSeconds: 1, failureThreshold: 2}",
+		"exec": "{exec: {command: [/testserver, get, 'http://127.0.0.1:8080/healthz']}, periodSeconds: 1, failureThreshold: 2}",
 		"tcp":  "{tcpSocket: {port: 7}, initialDelaySeconds: 1, periodSeconds: 1, failureThreshold: 2}",
 	} {
 		c.Apply(fmt.Sprintf(`

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/mini-k8s/mini/cluster"
@@ -23,6 +24,7 @@ import (
 type Cluster struct {
 	*cluster.Cluster
 	Client kubernetes.Interface
+	Config *rest.Config // of Client, without a rate limit
 	t      testing.TB
 }
 
@@ -64,6 +66,7 @@ func Start(t testing.TB, o Options) *Cluster {
 		t.Fatal(err)
 	}
 	config.QPS = -1
+	s.Config = config
 	if s.Client, err = kubernetes.NewForConfig(config); err != nil {
 		t.Fatal(err)
 	}

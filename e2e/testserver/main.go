@@ -6,6 +6,8 @@
 //	/client answers with the caller's address, /exit?code=3 ends the process
 //	UDP and TCP on ECHO_PORT (9090): echo, with the pod's name in front
 //	gRPC health on GRPC_PORT (9091)
+//
+// `testserver get URL` is a client, for use inside pods: the static busybox's wget cannot resolve names.
 package main
 
 import (
@@ -13,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,12 +33,35 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "get" {
+		if err := get(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx); err != nil {
 		slog.Error("testserver ended", "err", err)
 		os.Exit(1)
 	}
+}
+
+// get prints what a URL answers; anything but a 200 within three seconds is an error.
+func get(url string) error {
+	resp, err := (&http.Client{Timeout: 3 * time.Second}).Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
 }
 
 type server struct {

@@ -137,11 +137,11 @@ func RunNode(ctx context.Context, n Node) error {
 }
 
 // runAll runs parts side by side until ctx ends or one fails, and says which.
-func runAll(ctx context.Context, parts map[string]func(context.Context) error) error {
-	group, ctx := errgroup.WithContext(ctx)
+func runAll(outer context.Context, parts map[string]func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(outer)
 	for name, run := range parts {
 		group.Go(func() error {
-			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			if err := run(ctx); err != nil && (outer.Err() == nil || !errors.Is(err, context.Canceled)) {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			return nil

@@ -134,8 +134,8 @@ func (c *Config) etcdTLS() (*tls.Config, error) {
 }
 
 // run runs all components until ctx ends or one fails.
-func (s *server) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
+func (s *server) run(outer context.Context) error {
+	group, ctx := errgroup.WithContext(outer)
 	for name, part := range map[string]func(context.Context) error{
 		"store": s.store.Run, "API server": s.api.Run, "certificates": s.keys.Run, "cluster": s.runCluster, "node": s.runNode,
 	} {
@@ -147,8 +147,8 @@ func (s *server) run(ctx context.Context) error {
 		})
 	}
 	err := group.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
+	if outer.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // told to end, and so did everything
 	}
 	return err
 }
