@@ -68,6 +68,9 @@ func TestRevisions(t *testing.T) {
 	if d := time.Since(start); d < freshWait || d > 2*freshWait {
 		t.Errorf("waited %v", d)
 	}
+	if _, err := c.Watch(t.Context(), WatchOptions{ResourceVersion: future}); !errors.Is(err, ErrFuture) {
+		t.Errorf("watch from the future: %v", err)
+	}
 	// A revision that comes to be while somebody waits for it.
 	go func() {
 		time.Sleep(50 * time.Millisecond)

@@ -91,6 +91,12 @@ func (s *Store) failed(ctx context.Context, err error) error {
 		default: // is being looked after
 		}
 	}
+	s.mu.RLock()
+	stopped := s.stopped
+	s.mu.RUnlock()
+	if stopped != nil {
+		return stopped // what etcd says while it stops is of no use
+	}
 	return translate(ctx, err)
 }
 

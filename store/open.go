@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -155,4 +156,31 @@ func (s *Store) Collection(cfg CollectionConfig) Collection {
 	c := newCollection(s, cfg)
 	s.collections[cfg.Prefix] = c
 	return c
+}
+
+// Stats is what the metrics of the apiserver tell about the store.
+type Stats struct {
+	Revision    int64 // up to which the caches hold everything
+	Collections []CollectionStats
+}
+
+// CollectionStats is one loaded collection.
+type CollectionStats struct {
+	Prefix   string
+	Objects  int
+	Watchers int
+}
+
+// Stats counts; it is cheap enough for every scrape. Collections that nobody has used yet are left out.
+func (s *Store) Stats() Stats {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	stats := Stats{Revision: s.applied}
+	for prefix, c := range s.collections {
+		if c.state.Load() == ready {
+			stats.Collections = append(stats.Collections, CollectionStats{prefix, c.items.Len(), int(c.watches.count.Load())})
+		}
+	}
+	slices.SortFunc(stats.Collections, func(a, b CollectionStats) int { return strings.Compare(a.Prefix, b.Prefix) })
+	return stats
 }

@@ -110,7 +110,8 @@ type Collection interface {
 	List(ctx context.Context, opts ListOptions) (*List, error)
 
 	// Watch delivers every change after opts.ResourceVersion in revision order until ctx ends. ErrCompacted if the
-	// history is gone, at start or later as an Error event, after which Events is closed. A watcher that does not keep up is
+	// history is gone, at start or later as a Failed event, after which Events is closed; ErrFuture if the revision does not
+	// come to be within seconds. A watcher that does not keep up is
 	// dropped: its channel is closed without waiting for it.
 	Watch(ctx context.Context, opts WatchOptions) (Watch, error)
 }

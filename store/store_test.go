@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -189,6 +190,9 @@ func TestCreateGetMutate(t *testing.T) {
 		t.Error("an update changed the old item")
 	}
 
+	if st := s.Stats(); st.Revision != updated.Revision || len(st.Collections) != 1 || st.Collections[0] != (CollectionStats{"/registry/configmaps/", 1, 0}) {
+		t.Errorf("stats: %+v", st)
+	}
 	tomb := remove(t, c, "ns/a")
 	if tomb.Revision <= updated.Revision || tomb.Object.GetResourceVersion() != rv(tomb.Revision) || tomb.Object.(*corev1.ConfigMap).Data["v"] != "2" {
 		t.Errorf("deleted: %+v", tomb.Object)
@@ -344,5 +348,46 @@ func TestRestart(t *testing.T) {
 	}
 	if again := set(t, configMaps(s), "ns/a", "v", "2"); again.Revision != written.Revision+1 {
 		t.Errorf("revision %d follows %d", again.Revision, written.Revision)
+	}
+}
+
+// When Run has returned nothing of the store is left running, whatever was going on.
+func TestRunEndsEverything(t *testing.T) {
+	before := runtime.NumGoroutine()
+	s, stop := openUntil(t, Config{})
+	c := configMaps(s)
+	set(t, c, "ns/a", "v", "1")
+	var watches []Watch
+	for range 10 {
+		w, err := c.Watch(context.Background(), WatchOptions{Bookmarks: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watches = append(watches, w)
+	}
+	for i := range 3 * watchBuffer { // nobody reads: the pumps are at work
+		set(t, c, "ns/a", "v", fmt.Sprint(i))
+	}
+	stop()
+	for i, w := range watches {
+		for range w.Events() { // ends, or the test does
+		}
+		if i == 0 {
+			if _, err := c.Watch(context.Background(), WatchOptions{}); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("watching after the end: %v", err)
+			}
+		}
+	}
+	if _, err := c.Get(t.Context(), "ns/a", ""); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("reading after the end: %v", err)
+	}
+	if _, err := c.Create(t.Context(), "ns/b", configMap("ns", "b")); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("writing after the end: %v", err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
 	}
 }

@@ -40,7 +40,6 @@ type watcher struct {
 	match     func(*Item) bool
 	bookmarks bool
 	quit      chan struct{} // closed to end the pump
-	release   func() bool   // of the context's AfterFunc
 
 	// Guarded by watches.mu, except that next and sent belong to the pump while the watcher is not live.
 	next  uint64 // position of the first change it has not been offered; once live, dispatched may be ahead of it
@@ -48,6 +47,9 @@ type watcher struct {
 	index int    // in its live list, -1 if not live
 	ended bool
 	err   error
+
+	release func() bool // of the context's AfterFunc
+	timer   *time.Timer // for the bookmark before the context's deadline, or nil
 }
 
 func (ws *watches) init(c *collection) {
@@ -68,12 +70,12 @@ func (c *collection) Watch(ctx context.Context, opts WatchOptions) (Watch, error
 	if err := c.load(ctx); err != nil {
 		return nil, err
 	}
-	state := opts.InitialEvents || revision == 0
-	if state {
-		if err := c.fresh(ctx, opts.ResourceVersion, revision); err != nil {
-			return nil, err
-		}
+	// A revision that this etcd has never had is of a time before it was restored: better to hear of that than to miss
+	// what happens until it is reached.
+	if err := c.fresh(ctx, opts.ResourceVersion, revision); err != nil {
+		return nil, err
 	}
+	state := opts.InitialEvents || revision == 0
 	w := &watcher{
 		ws:        &c.watches,
 		ch:        make(chan Event, watchBuffer),
@@ -98,13 +100,13 @@ func (c *collection) Watch(ctx context.Context, opts WatchOptions) (Watch, error
 		}
 	}
 	c.watches.mu.Lock()
+	w.release = context.AfterFunc(ctx, func() { w.end(nil) })
+	if deadline, ok := ctx.Deadline(); ok && opts.Bookmarks {
+		w.timer = time.AfterFunc(time.Until(deadline)-2*time.Second, w.bookmark)
+	}
 	c.watches.all[w] = struct{}{}
 	live := start.items == nil && start.records == nil && !start.end && w.goLiveLocked()
 	c.watches.mu.Unlock()
-	w.release = context.AfterFunc(ctx, func() { w.end(nil) })
-	if deadline, ok := ctx.Deadline(); ok && opts.Bookmarks {
-		time.AfterFunc(time.Until(deadline)-2*time.Second, w.bookmark)
-	}
 	c.s.mu.RLock()
 	gone, stopped := generation != c.generation, c.s.stopped
 	c.s.mu.RUnlock()
@@ -333,8 +335,9 @@ func (w *watcher) endLocked(err error) {
 	w.ended, w.err = true, err
 	delete(w.ws.all, w)
 	w.ws.count.Add(-1)
-	if w.release != nil {
-		w.release()
+	w.release()
+	if w.timer != nil {
+		w.timer.Stop()
 	}
 	close(w.quit)
 	if w.index >= 0 {
