@@ -359,6 +359,9 @@ func (h logHook) Fire(e *logrus.Entry) error {
 // shimSocketNames is the length of "/" and the hash that shims name their sockets by.
 const shimSocketNames = 65
 
+// socketLinks is the folder of the links that make long paths short.
+const socketLinks = "/run/mini"
+
 // socketDir gives a folder for sockets whose paths fit into the 107 bytes that Linux allows: dir itself if that is short
 // enough, else a link to it in /run/mini, named by dir's hash so that several nodes do not meet.
 func socketDir(dir string) (string, error) {
@@ -369,9 +372,14 @@ func socketDir(dir string) (string, error) {
 	if len(dir) <= limit {
 		return dir, nil
 	}
-	link := fmt.Sprintf("/run/mini/%x", sha256.Sum256([]byte(dir)))[:len("/run/mini/")+16]
-	if err := os.MkdirAll(filepath.Dir(link), 0o711); err != nil {
+	link := fmt.Sprintf("%s/%x", socketLinks, sha256.Sum256([]byte(dir)))[:len(socketLinks)+1+16]
+	if err := os.MkdirAll(socketLinks, 0o711); err != nil {
 		return "", err
+	}
+	for _, e := range readDir(socketLinks) { // of nodes whose data dir was removed
+		if _, err := os.Stat(filepath.Join(socketLinks, e)); errors.Is(err, fs.ErrNotExist) {
+			os.Remove(filepath.Join(socketLinks, e))
+		}
 	}
 	if to, err := os.Readlink(link); err == nil && to == dir {
 		return link, nil

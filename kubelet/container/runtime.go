@@ -181,6 +181,9 @@ func (r *Containerd) prepare() error {
 	if err := os.Link(paths[helpers.PreShim], r.shim); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
+	if r.cfg.Socket != "" {
+		r.shim = paths[helpers.Shim] // what goes before it knows only where our own containerd keeps things
+	}
 	r.logger, r.pauseRoot = paths[helpers.Logger], filepath.Dir(paths[helpers.Pause])
 	for _, dir := range []string{"proc", "dev"} {
 		if err := os.MkdirAll(filepath.Join(r.pauseRoot, dir), 0o755); err != nil {
