@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"net/netip"
+
 	"github.com/mini-k8s/mini/internal/iptables"
 )
 
@@ -16,15 +18,22 @@ var anchors = []iptables.Anchor{
 	{Table: "filter", Chain: "OUTPUT", Rule: []string{"-m", "conntrack", "--ctstate", "NEW", "-j", rejectChain}},
 }
 
+// facts are what the rule set depends on besides Services.
+type facts struct {
+	Masquerade  string       // the target
+	ServiceCIDR netip.Prefix // the zero Prefix if it is not known
+	SkipIPs     []netip.Addr
+}
+
 // assemble joins the fragments of all Services into the whole rule set.
-func assemble(fragments map[string]*fragment, masquerade string) iptables.Chains {
+func assemble(fragments map[string]*fragment, n facts) iptables.Chains {
 	nat := map[string][]string{
 		servicesChain: nil,
 		postroutingChain: {
 			"-m mark ! --mark " + mark + " -j RETURN",
 			// Off again, so that a packet which meets another such rule (a tunnel's) is not caught twice.
 			"-j MARK --xor-mark 0x4000",
-			"-j " + masquerade,
+			"-j " + n.Masquerade,
 		},
 	}
 	filter := map[string][]string{
@@ -58,6 +67,14 @@ func assemble(fragments map[string]*fragment, masquerade string) iptables.Chains
 	}
 	layOut(nat, servicesChain, nodePortsChain, "A-", "", addrs, ports)
 	layOut(filter, rejectChain, rejectPortsChain, "RA-", "R", rejectAddrs, rejectPorts)
+	if n.ServiceCIDR.IsValid() {
+		// Nobody has such an address. It is dropped rather than rejected, so that a client that is faster than the rules
+		// of a new Service tries again.
+		for _, ip := range n.SkipIPs {
+			filter[rejectChain] = append(filter[rejectChain], "-d "+ip.String()+"/32 -j RETURN")
+		}
+		filter[rejectChain] = append(filter[rejectChain], "-d "+n.ServiceCIDR.Masked().String()+" -j DROP")
+	}
 	return iptables.Chains{"nat": nat, "filter": filter}
 }
 

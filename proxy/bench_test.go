@@ -26,7 +26,7 @@ func BenchmarkChange(b *testing.B) {
 					frags["ns/"+svc.Name] = render(portsOf(svc, eps[i:i+1], "", nil), cluster, true)
 				}
 				table := iptables.NewTable(iptables.Config{Command: cmd, Prefix: chainPrefix, Anchors: anchors})
-				if _, err := table.Set(ctx, assemble(frags, cmd.Masquerade())); err != nil {
+				if _, err := table.Set(ctx, assemble(frags, testFacts)); err != nil {
 					b.Fatal(err)
 				}
 				i := 0
@@ -34,7 +34,7 @@ func BenchmarkChange(b *testing.B) {
 					i++
 					s := slice("s0", "", 8080, ep{ip: fmt.Sprintf("10.42.250.%d", i%200+2)})
 					frags["ns/s0"] = render(portsOf(svcs[0], list(s), "", nil), cluster, true)
-					if _, err := table.Set(ctx, assemble(frags, cmd.Masquerade())); err != nil {
+					if _, err := table.Set(ctx, assemble(frags, testFacts)); err != nil {
 						b.Fatal(err)
 					}
 				}

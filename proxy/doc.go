@@ -16,6 +16,8 @@
 // Masquerading: what does not come from a pod (ClusterIP), what comes from outside the node (node port, external and
 // load balancer addresses under the Cluster policy), and a pod that reaches itself.
 //
+// A load balancer Service under the Local policy also gets its health check port, answered over HTTP.
+//
 // Not done here: the address of the cluster DNS (Config.SkipIPs), which package dns answers on every node; IPv6; topology
-// hints. Goroutines: those of Run, among them one of package iptables.
+// hints. Goroutines: those of Run, among them one of package iptables, and one for every health check port.
 package proxy

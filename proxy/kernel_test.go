@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,6 @@ func newWorld(t *testing.T, iptables string, objects ...runtime.Object) *world {
 	w := &world{t: t, outside: netnstest.Namespace(t), client: fake.NewClientset(objects...)}
 	netnstest.Link(t, netnstest.End{Name: "uplink", Addr: prefix("192.168.60.1/24")}, netnstest.End{NS: w.outside, Name: "eth0", Addr: prefix("192.168.60.2/24")})
 	netnstest.Route(t, w.outside, netip.Prefix{}, addr("192.168.60.1"))
-	netnstest.Route(t, "", netip.Prefix{}, addr("192.168.60.2"))
 	if err := sysctl.Write("net/ipv4/ip_forward", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func newWorld(t *testing.T, iptables string, objects ...runtime.Object) *world {
 	}
 	factory := informers.NewSharedInformerFactory(w.client, 0)
 	cfg := Config{
-		NodeName: "node", ClusterCIDR: cluster, DataDir: filepath.Join(t.TempDir(), "proxy"), Informers: factory,
+		NodeName: "node", NodeIP: addr("192.168.60.1"), ClusterCIDR: cluster, ServiceCIDR: prefix("10.43.0.0/16"), DataDir: filepath.Join(t.TempDir(), "proxy"), Informers: factory,
 		IPTables: iptables, Logger: testLogger(t),
 	}
 	p, err := New(cfg)
@@ -76,6 +76,9 @@ func newWorld(t *testing.T, iptables string, objects ...runtime.Object) *world {
 		}
 		if err := Clean(context.Background(), cfg); err != nil {
 			t.Error(err)
+		}
+		if out, err := exec.Command("ip", "route", "show", "10.43.0.0/16").Output(); err != nil || len(out) > 0 {
+			t.Errorf("Clean left the route: %s, %v", out, err)
 		}
 		if after := save(t, iptables); after != before {
 			t.Errorf("Clean left rules:\n%s", after)
@@ -250,6 +253,10 @@ func testKernel(t *testing.T, iptables string) {
 	affine := func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }
 	external := func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"203.0.113.7"} }
 	localOnly := func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal }
+	balanced := func(s *corev1.Service) {
+		s.Spec.Type = corev1.ServiceTypeLoadBalancer
+		s.Spec.HealthCheckNodePort = 30900
+	}
 	all := []ep{{ip: podIP(0), node: "node"}, {ip: podIP(1), node: "node"}, {ip: podIP(2), node: "other"}}
 	w := newWorld(t, iptables,
 		service("web", "10.43.0.1", 80, 30080, external), slice("web", "-a", 8080, all[:2]...), slice("web", "-b", 8080, all[2]),
@@ -259,6 +266,7 @@ func testKernel(t *testing.T, iptables string) {
 		service("local", "10.43.0.5", 80, 30085, localOnly), slice("local", "", 8080, all...),
 		service("dns", "10.43.0.6", 80, 30086, udp), namedSlice("dns", "", "", corev1.ProtocolUDP, 8080, all[0]),
 		service("away", "10.43.0.7", 80, 30087, localOnly), slice("away", "", 8080, all[2]),
+		service("balanced", "10.43.0.8", 80, 30088, localOnly, balanced), slice("balanced", "", 8080, all...),
 	)
 	node := ""
 	w.want("pod to ClusterIP", w.pods[0], "tcp", "10.43.0.1:80", "0 1 2", "")
@@ -283,11 +291,23 @@ func testKernel(t *testing.T, iptables string) {
 	if _, _, err := w.call(w.outside, "tcp", "192.168.60.1:30087"); !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err) {
 		t.Errorf("a Local node port without local endpoints: %v, want a timeout", err)
 	}
+	for _, ns := range []string{w.pods[0], node} {
+		if _, _, err := w.call(ns, "tcp", "10.43.9.9:80"); !isTimeout(err) {
+			t.Errorf("an address that no Service has: %v, want a timeout", err)
+		}
+	}
 	for _, ns := range []string{w.pods[0], w.pods[1], w.outside} {
 		if servers, _ := w.answers("affinity", ns, "tcp", "10.43.0.4:80", 20); len(servers) != 1 {
 			t.Errorf("affinity: servers %q answered one client", servers)
 		}
 	}
+
+	code, weight := w.health(30900)
+	if code != 200 || weight != "2" {
+		t.Errorf("health check of two local endpoints: %d, weight %s", code, weight)
+	}
+	w.setSlice(slice("balanced", "", 8080, all[2]))
+	w.eventually("no local endpoint", time.Second, func() bool { code, _ := w.health(30900); return code == 503 })
 
 	// An endpoint that becomes ready is used at once, one that goes is not any more.
 	w.setSlice(slice("one", "", 8080, all[1]))
@@ -323,6 +343,16 @@ func testKernel(t *testing.T, iptables string) {
 	if iptables == "iptables-nft" {
 		w.repairs(iptables)
 	}
+}
+
+// health asks a health check port.
+func (w *world) health(port int) (code int, weight string) {
+	res, err := http.Get(fmt.Sprintf("http://192.168.60.1:%d/healthz", port))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	res.Body.Close()
+	return res.StatusCode, res.Header.Get("X-Load-Balancing-Endpoint-Weight")
 }
 
 // repairs damages the rules in several ways.

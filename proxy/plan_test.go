@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -14,6 +15,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
 	"pgregory.net/rapid"
 
 	"github.com/mini-k8s/mini/internal/iptables"
@@ -21,7 +26,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-const masquerade = "MASQUERADE --random-fully"
+var testFacts = facts{"MASQUERADE --random-fully", prefix("10.43.0.0/16"), []netip.Addr{addr("10.43.255.10")}}
 
 func fragments(svcs []*corev1.Service, eps []*discoveryv1.EndpointSlice) map[string]*fragment {
 	out := map[string]*fragment{}
@@ -32,7 +37,7 @@ func fragments(svcs []*corev1.Service, eps []*discoveryv1.EndpointSlice) map[str
 				own = append(own, s)
 			}
 		}
-		if ports := portsOf(svc, own, "node", []netip.Addr{addr("10.43.255.10")}); len(ports) > 0 {
+		if ports := portsOf(svc, own, "node", testFacts.SkipIPs); len(ports) > 0 {
 			out[svc.Namespace+"/"+svc.Name] = render(ports, cluster, true)
 		}
 	}
@@ -71,7 +76,8 @@ func TestPacketFlow(t *testing.T) {
 		{"ClusterIP", service("s", vip, 80, 0), both, map[packet]string{
 			to(pod, vip, 80): a + ", " + c, to(node, vip, 80): a + masq + ", " + c + masq, to(outside, vip, 80): a + masq + ", " + c + masq,
 			to(podA, vip, 80): a + masq + ", " + c, // itself, or the other
-			to(pod, vip, 81):  "pass", to(pod, "10.43.0.2", 80): "pass", {pod, vip, "udp", 80}: "pass",
+			to(pod, vip, 81):  "DROP", to(pod, "10.43.0.2", 80): "DROP", {pod, vip, "udp", 80}: "DROP",
+			to(pod, "10.44.0.1", 80): "pass",
 		}},
 		{"without endpoints", service("s", vip, 80, 30080, external), nil, map[packet]string{
 			to(pod, vip, 80): "REJECT", to(outside, node, 30080): "REJECT", to(outside, "198.51.100.1", 80): "REJECT",
@@ -115,10 +121,10 @@ func TestPacketFlow(t *testing.T) {
 		}},
 		{"affinity", service("s", vip, 80, 0, func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }), both,
 			map[packet]string{to(pod, vip, 80): a + ", " + c}},
-		{"headless", service("s", "None", 80, 0), both, map[packet]string{to(pod, vip, 80): "pass"}},
+		{"headless", service("s", "None", 80, 0), both, map[packet]string{to(pod, vip, 80): "DROP"}},
 		{"another proxy's", service("s", vip, 80, 0, func(s *corev1.Service) {
 			s.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": "x"}
-		}), both, map[packet]string{to(pod, vip, 80): "pass"}},
+		}), both, map[packet]string{to(pod, vip, 80): "DROP"}},
 		{"the cluster DNS", service("s", "10.43.255.10", 53, 0), nil, map[packet]string{to(pod, "10.43.255.10", 53): "pass"}},
 		{"named target port", service("s", vip, 80, 0, func(s *corev1.Service) {
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "metrics", Port: 90, Protocol: corev1.ProtocolUDP})
@@ -127,7 +133,7 @@ func TestPacketFlow(t *testing.T) {
 		}},
 	} {
 		t.Run(strings.NewReplacer(" ", "_", ",", "").Replace(tc.name), func(t *testing.T) {
-			chains := assemble(fragments(list(tc.svc), tc.eps), masquerade)
+			chains := assemble(fragments(list(tc.svc), tc.eps), testFacts)
 			tr := &tracer{t: t, chains: chains, local: []string{node, "127.0.0.1"}}
 			for p, want := range tc.flows {
 				if got := tr.trace(p); got != want {
@@ -157,7 +163,7 @@ func TestGolden(t *testing.T) {
 		{"an endpoint goes", svcs, list(slice("web", "", 8080, two), slice("sticky", "", 8443, one))},
 		{"a Service goes", svcs[1:], list(slice("sticky", "", 8443, one))},
 	} {
-		after := assemble(fragments(step.svcs, step.eps), masquerade)
+		after := assemble(fragments(step.svcs, step.eps), testFacts)
 		text, _ := iptables.Diff(before, after, []string{"nat", "filter"})
 		before = after
 		fmt.Fprintf(&out, "# %s\n%s\n", step.what, text)
@@ -209,7 +215,7 @@ func TestIncremental(t *testing.T) {
 				}
 				eps[name] = slice(name, "", 8080, all...)
 			}
-			wanted := assemble(fragments(slices.Collect(maps.Values(svcs)), slices.Collect(maps.Values(eps))), masquerade)
+			wanted := assemble(fragments(slices.Collect(maps.Values(svcs)), slices.Collect(maps.Values(eps))), testFacts)
 			text, _ := iptables.Diff(applied, wanted, []string{"nat", "filter"})
 			if err := k.restore(text); err != nil {
 				t.Fatalf("%v in\n%s", err, text)
@@ -218,7 +224,7 @@ func TestIncremental(t *testing.T) {
 			if d := cmp.Diff(normal(wanted), normal(k.chains)); d != "" {
 				t.Fatalf("the kernel differs from what is wanted (-want +got):\n%s", d)
 			}
-			if again, n := iptables.Diff(applied, assemble(fragments(slices.Collect(maps.Values(svcs)), slices.Collect(maps.Values(eps))), masquerade), []string{"nat", "filter"}); n != 0 {
+			if again, n := iptables.Diff(applied, assemble(fragments(slices.Collect(maps.Values(svcs)), slices.Collect(maps.Values(eps))), testFacts), []string{"nat", "filter"}); n != 0 {
 				t.Fatalf("rendering again finds changes:\n%s", again)
 			}
 		}
@@ -285,7 +291,7 @@ func TestDepth(t *testing.T) {
 		for i, svc := range svcs {
 			frags["ns/"+svc.Name] = render(portsOf(svc, eps[i:i+1], "", nil), cluster, true)
 		}
-		tr := &tracer{t: t, chains: assemble(frags, masquerade)}
+		tr := &tracer{t: t, chains: assemble(frags, testFacts)}
 		worst, sum := 0, 0
 		for _, svc := range svcs {
 			tr.trace(packet{"10.42.250.1", svc.Spec.ClusterIP, "tcp", 80})
@@ -336,12 +342,45 @@ func BenchmarkAssemble(b *testing.B) {
 			for i, svc := range svcs {
 				frags["ns/"+svc.Name] = render(portsOf(svc, eps[i:i+1], "", nil), cluster, true)
 			}
-			before := assemble(frags, masquerade)
+			before := assemble(frags, testFacts)
 			b.ReportAllocs()
 			for b.Loop() {
 				frags["ns/s0"] = render(portsOf(svcs[0], eps[:1], "", nil), cluster, true)
-				iptables.Diff(before, assemble(frags, masquerade), []string{"nat", "filter"})
+				iptables.Diff(before, assemble(frags, testFacts), []string{"nat", "filter"})
 			}
 		})
+	}
+}
+
+// TestRefused has a kernel that refuses some Services: all others are served, and those as soon as it takes them.
+func TestRefused(t *testing.T) {
+	objects := []runtime.Object{}
+	for _, n := range []string{"a", "b", "bad1", "c", "bad2"} {
+		objects = append(objects, service(n, fmt.Sprintf("10.43.0.%d", len(objects)+1), 80, 0))
+	}
+	factory := informers.NewSharedInformerFactory(fake.NewClientset(objects...), 0)
+	p, err := New(Config{NodeName: "node", ClusterCIDR: cluster, DataDir: t.TempDir(), Informers: factory, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory.Start(t.Context().Done())
+	cache.WaitForCacheSync(t.Context().Done(), p.synced...)
+	refuse := true
+	apply := func(f map[string]*fragment) error {
+		if refuse && (f["ns/bad1"] != nil || f["ns/bad2"] != nil) {
+			return errors.New("no such protocol")
+		}
+		return nil
+	}
+	err = p.sync(apply)
+	if err == nil || !strings.Contains(err.Error(), "ns/bad1") || !strings.Contains(err.Error(), "ns/bad2") || strings.Contains(err.Error(), "ns/a") {
+		t.Errorf("sync: %v", err)
+	}
+	if got := strings.Join(slices.Sorted(maps.Keys(p.fragments)), " "); got != "ns/a ns/b ns/c" {
+		t.Errorf("served: %s", got)
+	}
+	refuse = false
+	if err := p.sync(apply); err != nil || len(p.fragments) != 5 {
+		t.Errorf("second sync: %v, %d served", err, len(p.fragments))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,7 +36,8 @@ type Config struct {
 	NodeName    string
 	NodeIP      netip.Addr
 	ClusterCIDR netip.Prefix // of all pods: what comes from elsewhere is masqueraded
-	// ServiceCIDR of all ClusterIPs gets a route, so that nodes without a default route reach them; the zero Prefix none.
+	// ServiceCIDR is the range of ClusterIPs: what goes there and is nobody's is dropped on the node. The zero Prefix
+	// leaves that, and the route which a node without default route needs, out.
 	ServiceCIDR netip.Prefix
 	// NoNodePorts leaves node ports out.
 	NoNodePorts bool
@@ -51,7 +53,7 @@ type Config struct {
 type Proxy struct {
 	cfg      Config
 	services corelisters.ServiceLister
-	slices   cache.Indexer
+	eps      cache.Indexer
 	synced   []cache.InformerSynced
 	changed  chan struct{}
 	ready    chan struct{}
@@ -59,7 +61,8 @@ type Proxy struct {
 	mu    sync.Mutex
 	dirty map[string]bool // namespace/name of Services to render anew
 
-	fragments map[string]*fragment // Run's own
+	fragments map[string]*fragment // Run's own, as is
+	health    map[string]*health
 }
 
 // New checks cfg and registers for Services and EndpointSlices; start the informers after it.
@@ -69,6 +72,8 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, errors.New("proxy: no node name")
 	case !cfg.ClusterCIDR.Addr().Is4():
 		return nil, fmt.Errorf("proxy: cluster CIDR %q is not an IPv4 range", cfg.ClusterCIDR)
+	case cfg.ServiceCIDR.IsValid() && !cfg.ServiceCIDR.Addr().Is4():
+		return nil, fmt.Errorf("proxy: service CIDR %q is not an IPv4 range", cfg.ServiceCIDR)
 	case cfg.DataDir == "":
 		return nil, errors.New("proxy: no data directory")
 	case cfg.Informers == nil:
@@ -79,19 +84,19 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, changed: make(chan struct{}, 1), ready: make(chan struct{}),
-		dirty: map[string]bool{}, fragments: map[string]*fragment{},
+		dirty: map[string]bool{}, fragments: map[string]*fragment{}, health: map[string]*health{},
 	}
 	services := cfg.Informers.Core().V1().Services()
 	p.services = services.Lister()
-	slices := cfg.Informers.Discovery().V1().EndpointSlices().Informer()
-	if err := endpointslices.Index(slices); err != nil {
+	eps := cfg.Informers.Discovery().V1().EndpointSlices().Informer()
+	if err := endpointslices.Index(eps); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p.slices = slices.GetIndexer()
+	p.eps = eps.GetIndexer()
 	for _, w := range []struct {
 		informer cache.SharedIndexInformer
 		key      func(any) string
-	}{{services.Informer(), objectKey}, {slices, endpointslices.ServiceKey}} {
+	}{{services.Informer(), objectKey}, {eps, endpointslices.ServiceKey}} {
 		reg, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(o any) { p.touch(w.key(o)) },
 			UpdateFunc: func(old, now any) {
@@ -124,6 +129,11 @@ func (p *Proxy) Run(ctx context.Context) error {
 			return fmt.Errorf("proxy: %w", err)
 		}
 	}
+	if p.cfg.ServiceCIDR.IsValid() {
+		if err := addServiceRoute(p.cfg.ServiceCIDR, p.cfg.NodeIP); err != nil {
+			return fmt.Errorf("proxy: %w", err)
+		}
+	}
 	table := iptables.NewTable(iptables.Config{Command: cmd, Prefix: chainPrefix, Anchors: anchors, Logger: p.cfg.Logger})
 	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
 		return nil
@@ -131,14 +141,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return table.Run(ctx) })
 	group.Go(func() error {
+		defer func() {
+			if err := p.closeHealth(); err != nil {
+				p.cfg.Logger.Warn("cannot end a health check", "err", err)
+			}
+		}()
 		p.loop(ctx, func(f map[string]*fragment) error {
-			if _, err := table.Set(ctx, assemble(f, cmd.Masquerade())); err != nil {
-				return err
-			}
-			if !p.cfg.ServiceCIDR.IsValid() {
-				return nil
-			}
-			return p.cfg.ensureRoute()
+			_, err := table.Set(ctx, assemble(f, facts{cmd.Masquerade(), p.cfg.ServiceCIDR, p.cfg.SkipIPs}))
+			return err
 		})
 		return nil
 	})
@@ -185,22 +195,15 @@ func (p *Proxy) sync(apply func(map[string]*fragment) error) error {
 	dirty := p.dirty
 	p.dirty = map[string]bool{}
 	p.mu.Unlock()
-	before := map[string]*fragment{}
+	changed := map[string]*fragment{}
 	for key := range dirty {
 		f, err := p.fragmentOf(key)
 		if err != nil {
 			p.touchAll(dirty)
 			return err
 		}
-		old := p.fragments[key]
-		if reflect.DeepEqual(old, f) {
-			continue
-		}
-		before[key] = old
-		if f == nil {
-			delete(p.fragments, key)
-		} else {
-			p.fragments[key] = f
+		if !reflect.DeepEqual(p.fragments[key], f) {
+			changed[key] = f
 		}
 	}
 	first := false
@@ -209,35 +212,66 @@ func (p *Proxy) sync(apply func(map[string]*fragment) error) error {
 	default:
 		first = true
 	}
-	if len(before) == 0 && !first {
+	if len(changed) == 0 && !first {
 		return nil
 	}
-	if err := apply(p.fragments); err != nil {
-		// The table knows that it failed; rendering again finds nothing new, so the fragments must look changed.
-		for key, old := range before {
-			p.fragments[key] = old
-			if old == nil {
-				delete(p.fragments, key)
-			}
-		}
-		p.touchAll(dirty)
-		return err
-	}
-	for key, old := range before {
-		if stale := staleFlows(old, p.fragments[key]); len(stale) > 0 {
-			if err := deleteFlows(stale); err != nil {
-				p.cfg.Logger.Warn("cannot delete conntrack entries of a UDP Service; its clients may keep a dead endpoint", "service", key, "err", err)
-			}
-		}
-	}
-	if first {
+	err := p.change(slices.Sorted(maps.Keys(changed)), changed, apply)
+	if first && (err == nil || len(p.fragments) > 0) {
 		p.cfg.Logger.Info("the rules of Services are in force", "services", len(p.fragments))
 		close(p.ready)
 	}
-	return nil
+	return err
 }
 
-// fragmentOf renders a Service from what the informers hold; nil if there is nothing to serve.
+// change brings the Services keys to their new fragments. If the kernel refuses, it looks for the Services that it
+// refuses, so that one with, say, a protocol that the kernel lacks does not hold up all others; those are tried again
+// later.
+func (p *Proxy) change(keys []string, to map[string]*fragment, apply func(map[string]*fragment) error) error {
+	from := map[string]*fragment{}
+	for _, key := range keys {
+		from[key] = p.fragments[key]
+		p.set(key, to[key])
+	}
+	err := apply(p.fragments)
+	if err == nil {
+		for _, key := range keys {
+			p.forgetFlows(key, from[key], to[key])
+		}
+		return nil
+	}
+	for _, key := range keys {
+		p.set(key, from[key])
+	}
+	switch len(keys) {
+	case 0:
+		return err
+	case 1:
+		p.touch(keys[0])
+		return fmt.Errorf("service %s: %w", keys[0], err)
+	}
+	half := len(keys) / 2
+	return errors.Join(p.change(keys[:half], to, apply), p.change(keys[half:], to, apply))
+}
+
+func (p *Proxy) set(key string, f *fragment) {
+	if f == nil {
+		delete(p.fragments, key)
+	} else {
+		p.fragments[key] = f
+	}
+}
+
+func (p *Proxy) forgetFlows(key string, old, now *fragment) {
+	flows := staleFlows(old, now)
+	if len(flows) == 0 {
+		return
+	}
+	if err := deleteFlows(flows); err != nil {
+		p.cfg.Logger.Warn("cannot delete conntrack entries of a UDP Service; its clients may keep a dead endpoint", "service", key, "err", err)
+	}
+}
+
+// fragmentOf sets a Service's health check and renders its rules from what the informers hold; nil if there is nothing to serve.
 func (p *Proxy) fragmentOf(key string) (*fragment, error) {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
 	if err != nil {
@@ -245,16 +279,24 @@ func (p *Proxy) fragmentOf(key string) (*fragment, error) {
 	}
 	svc, err := p.services.Services(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
-		return nil, nil
+		return nil, p.setHealth(key, namespace, name, 0, 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look up Service %s: %w", key, err)
 	}
-	eps, err := endpointslices.Of(p.slices, key)
+	eps, err := endpointslices.Of(p.eps, key)
 	if err != nil {
 		return nil, err
 	}
 	ports := portsOf(svc, eps, p.cfg.NodeName, p.cfg.SkipIPs)
+	local := 0
+	for _, sp := range ports {
+		local = max(local, len(sp.Local))
+	}
+	// A port that is taken is no reason to leave the Service without rules.
+	if err := p.setHealth(key, namespace, name, healthPort(svc), local); err != nil {
+		p.cfg.Logger.Error("no health check for a load balancer", "err", err)
+	}
 	if len(ports) == 0 {
 		return nil, nil
 	}
@@ -295,7 +337,7 @@ func sysctlRecord(dataDir string) sysctl.Record {
 	return sysctl.Record(filepath.Join(dataDir, "sysctls.json"))
 }
 
-// Clean removes every rule of this package from the node and gives sysctls the values back that they had. Only DataDir
+// Clean removes every rule and route of this package from the node and gives sysctls the values back that they had. Only DataDir
 // and IPTables of cfg are used; Run need not ever have run, and must not be running.
 func Clean(ctx context.Context, cfg Config) error {
 	var errs []error
@@ -306,9 +348,7 @@ func Clean(ctx context.Context, cfg Config) error {
 	case !errors.Is(err, iptables.ErrNotInstalled): // without the command there never were rules
 		errs = append(errs, err)
 	}
-	if cfg.ServiceCIDR.IsValid() {
-		errs = append(errs, cfg.removeRoute())
-	}
+	errs = append(errs, removeServiceRoute())
 	if cfg.DataDir != "" {
 		errs = append(errs, sysctlRecord(cfg.DataDir).Restore())
 	}

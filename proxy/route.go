@@ -10,46 +10,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routeProtocol marks the route as ours (rtnetlink(7): values above RTPROT_STATIC are the administrator's to give).
-const routeProtocol netlink.RouteProtocol = 0x6d
+// routeProtocol marks our route, so that Clean finds it.
+const routeProtocol = 110
 
-// route sends packets for ClusterIPs somewhere: the kernel looks for a route before it rewrites a local packet's destination,
-// and a node without a default route (an isolated network) would find none. Where it leads does not matter, since the
-// rewritten packet is routed anew; the source address it chooses does, and is the node's.
-func (c *Config) route() (*netlink.Route, error) {
+// addServiceRoute gives the node a route to ClusterIPs. A packet's destination is rewritten only after the kernel has
+// found some route for it, and a node need not have a default route. It leads to lo, where nothing ever arrives: what is
+// not rewritten is rejected or dropped before.
+func addServiceRoute(cidr netip.Prefix, nodeIP netip.Addr) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("find lo: %w", err)
 	}
-	return &netlink.Route{
-		LinkIndex: lo.Attrs().Index, Dst: ipNet(c.ServiceCIDR), Src: c.NodeIP.AsSlice(), Scope: netlink.SCOPE_LINK, Protocol: routeProtocol,
-	}, nil
-}
-
-// ensureRoute makes the route if it is not there.
-func (c *Config) ensureRoute() error {
-	r, err := c.route()
-	if err == nil {
-		err = netlink.RouteReplace(r)
+	route := &netlink.Route{
+		LinkIndex: lo.Attrs().Index, Scope: netlink.SCOPE_LINK, Protocol: routeProtocol,
+		Dst: &net.IPNet{IP: cidr.Masked().Addr().AsSlice(), Mask: net.CIDRMask(cidr.Bits(), 32)},
+	}
+	if nodeIP.Is4() {
+		route.Src = nodeIP.AsSlice()
+	}
+	err = netlink.RouteReplace(route)
+	if errors.Is(err, unix.EINVAL) { // behind a NAT the node does not hold its address
+		route.Src = nil
+		err = netlink.RouteReplace(route)
 	}
 	if err != nil {
-		return fmt.Errorf("route to %s: %w", c.ServiceCIDR, err)
+		return fmt.Errorf("add the route to %s: %w", cidr, err)
 	}
 	return nil
 }
 
-// removeRoute takes it away; that there is none is no error.
-func (c *Config) removeRoute() error {
-	r, err := c.route()
-	if err == nil {
-		err = netlink.RouteDel(r)
+func removeServiceRoute() error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
 	}
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("remove route to %s: %w", c.ServiceCIDR, err)
+	var errs []error
+	for _, r := range routes {
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("delete the route to %s: %w", r.Dst, err))
+		}
 	}
-	return nil
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	return errors.Join(errs...)
 }

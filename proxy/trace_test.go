@@ -83,6 +83,8 @@ func (tr *tracer) walk(table, chain string, p packet, mark bool, passed int) []e
 			case "MARK":
 				e.mark = true
 				next = append(next, e)
+			case "RETURN":
+				done = append(done, e)
 			case "DNAT":
 				e.target = arg
 				done = append(done, e)
