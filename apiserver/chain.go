@@ -26,8 +26,7 @@ const requestTimeout = 60 * time.Second
 
 // chain puts the handlers around next that every request passes, outermost first.
 func (s *Server) chain(next http.Handler) http.Handler {
-	next = s.withAudit(next)
-	next = s.withLimits(next)
+	next = s.withLimits(next) // an audit handler belongs inside of it: there the request's state is complete
 	next = s.withAuthorization(next)
 	next = s.withImpersonation(next)
 	next = s.withAuthentication(next)
@@ -228,10 +227,6 @@ func (s *Server) withLimits(next http.Handler) http.Handler {
 		}
 	})
 }
-
-// withAudit is where audit events will be made: the request is authorized and admitted to be served, and its state is
-// complete. Today it keeps Status answers and the state apart only.
-func (s *Server) withAudit(next http.Handler) http.Handler { return next }
 
 // withImpersonation lets a user act as another one, if he may "impersonate" each thing he claims to be.
 func (s *Server) withImpersonation(next http.Handler) http.Handler {

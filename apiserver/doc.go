@@ -2,7 +2,7 @@
 // authenticate, authorize and admit, and serves them as kube-apiserver does.
 //
 // A request passes these handlers, outermost first (chain.go): recovery from panics, request info, metrics, authentication,
-// impersonation, authorization, the limit of requests in flight, the place for audit, and then the path: API resources
+// impersonation, authorization, the limit of requests in flight, and then the path: API resources
 // (package rest), discovery, OpenAPI, health, version, metrics.
 //
 // Run serves HTTPS on a listener, makes the objects that belong to the server (the first namespaces, the kubernetes Service

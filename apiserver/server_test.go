@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,6 +65,7 @@ type cluster struct {
 	URL    string
 	config *clientrest.Config // a network client, as admin
 	client kubernetes.Interface
+	stop   func() // ends the server and waits for it; done at the end of the test anyway
 }
 
 // start runs a server on an embedded etcd for the length of the test.
@@ -107,7 +109,7 @@ func start(t testing.TB, change ...func(*apiserver.Config)) *cluster {
 	storeDone, done := make(chan error, 1), make(chan error, 1)
 	go func() { storeDone <- st.Run(storeCtx) }()
 	go func() { done <- server.Run(ctx) }()
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		begun := time.Now()
 		cancel()
 		if err := <-done; err != nil {
@@ -116,6 +118,9 @@ func start(t testing.TB, change ...func(*apiserver.Config)) *cluster {
 		if took := time.Since(begun); took > 5*time.Second {
 			t.Errorf("Run took %v to end", took)
 		}
+	})
+	t.Cleanup(func() {
+		stop()
 		cancelStore()
 		if err := <-storeDone; err != nil {
 			t.Errorf("store: %v", err)
@@ -126,7 +131,7 @@ func start(t testing.TB, change ...func(*apiserver.Config)) *cluster {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the server is not ready after 20 s")
 	}
-	c := &cluster{Server: server, URL: "https://" + l.Addr().String()}
+	c := &cluster{Server: server, URL: "https://" + l.Addr().String(), stop: stop}
 	c.config = &clientrest.Config{
 		Host: c.URL, BearerToken: "admin", TLSClientConfig: clientrest.TLSClientConfig{Insecure: true}, QPS: -1,
 	}
