@@ -46,6 +46,7 @@ type collection struct {
 
 	state   atomic.Int32 // unloaded, loading, ready
 	loading sync.Mutex   // held by the one that loads
+	filling sync.Mutex   // held by the one that extends the history backwards
 
 	watches watches
 }
@@ -66,7 +67,7 @@ const (
 var _ Collection = (*collection)(nil)
 
 func newCollection(s *Store, cfg CollectionConfig) *collection {
-	c := &collection{s: s, cfg: cfg, inflight: map[string][]*flight{}}
+	c := &collection{s: s, cfg: cfg, inflight: map[string][]*flight{}, history: history{first: historyStart}}
 	c.watches.init(c)
 	return c
 }

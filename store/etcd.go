@@ -39,7 +39,8 @@ type etcd interface {
 	close()
 }
 
-const changesMax = 20000
+// changesMax is how many changes are worth reading for clients that would have to list otherwise.
+const changesMax = historyMax
 
 // progress is a step of the etcd watch: the changes, and the revision up to which nothing is missing now.
 type progress struct {

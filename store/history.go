@@ -25,7 +25,7 @@ func (r *record) lost() *Item {
 	return r.gone
 }
 
-// history is the last changes, oldest first. Records have consecutive positions that never repeat.
+// history is the last changes, oldest first. Records have consecutive positions; a change keeps its position for good.
 type history struct {
 	records []*record
 	first   uint64 // position of records[0]
@@ -36,6 +36,8 @@ const (
 	historyAge = 75   // seconds: a client that reconnects finds its place without asking etcd
 	historyMin = 16   // kept however old
 	historyMax = 8192 // kept however young
+
+	historyStart = 1 << 62 // first position, with room for older ones before it
 )
 
 func (h *history) end() uint64 { return h.first + uint64(len(h.records)) }
@@ -56,6 +58,13 @@ func (h *history) trim(now int64) {
 	}
 	h.records = h.records[n:]
 	h.first += uint64(n)
+}
+
+// prepend puts older records before the others, which makes them complete after the revision.
+func (h *history) prepend(records []*record, after int64) {
+	h.records = append(records, h.records...)
+	h.first -= uint64(len(records))
+	h.floor = after
 }
 
 // after is the position of the first change after the revision, which must not be below floor.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,24 +89,26 @@ func (c *collection) Watch(ctx context.Context, opts WatchOptions) (Watch, error
 	// From here on changes are dispatched, so that none falls between the position read below and going live.
 	c.watches.count.Add(1)
 	start, generation, err := c.start(w, state && !opts.FromNow, revision)
+	if err == errBefore {
+		if err = c.remember(ctx, revision); err == nil {
+			start, generation, err = c.start(w, false, revision)
+		}
+	}
 	if err != nil {
 		c.watches.count.Add(-1)
+		if err == errBefore { // lost again already
+			err = ErrCompacted
+		}
 		return nil, err
 	}
 	start.end = opts.InitialEvents
-	if start.upTo > 0 {
-		if start.records, err = c.before(ctx, revision, start.upTo); err != nil {
-			c.watches.count.Add(-1)
-			return nil, err
-		}
-	}
 	c.watches.mu.Lock()
 	w.release = context.AfterFunc(ctx, func() { w.end(nil) })
 	if deadline, ok := ctx.Deadline(); ok && opts.Bookmarks {
 		w.timer = time.AfterFunc(time.Until(deadline)-2*time.Second, w.bookmark)
 	}
 	c.watches.all[w] = struct{}{}
-	live := start.items == nil && start.records == nil && !start.end && w.goLiveLocked()
+	live := start.items == nil && !start.end && w.goLiveLocked()
 	c.watches.mu.Unlock()
 	c.s.mu.RLock()
 	gone, stopped := generation != c.generation, c.s.stopped
@@ -124,10 +127,10 @@ type beginning struct {
 	items    *tree // nil if nothing
 	revision int64 // of items
 	end      bool  // a bookmark follows the items
-	// records are changes that the history has lost already, up to the revision upTo where it begins; read from etcd.
-	records []*record
-	upTo    int64
 }
+
+// errBefore says that the history begins after the revision.
+var errBefore = errors.New("the history begins later")
 
 // start finds the watcher's place in the history.
 func (c *collection) start(w *watcher, state bool, revision int64) (beginning, int, error) {
@@ -147,24 +150,32 @@ func (c *collection) start(w *watcher, state bool, revision int64) (beginning, i
 	case revision == 0:
 		w.next, w.sent = c.history.end(), c.s.applied
 	case revision < c.history.floor:
-		b.upTo = c.history.floor
-		w.next, w.sent = c.history.first, revision
+		return beginning{}, 0, errBefore
 	default:
 		w.next, w.sent = c.history.after(revision), revision
 	}
 	return b, c.generation, nil
 }
 
-// before reads changes from etcd that are older than the history: those of a client that was away for minutes, or that
-// has outlived this process.
-func (c *collection) before(ctx context.Context, after, upTo int64) ([]*record, error) {
-	events, err := c.s.etcd.changes(ctx, c.cfg.Prefix, after, upTo)
-	if err != nil {
-		return nil, translate(ctx, err)
+// remember extends the history backwards to the revision with what etcd knows: for a client that was away for minutes,
+// or that has outlived this process. One reads for all, since after a restart they all come.
+func (c *collection) remember(ctx context.Context, revision int64) error {
+	c.filling.Lock()
+	defer c.filling.Unlock()
+	c.s.mu.RLock()
+	floor, generation := c.history.floor, c.generation
+	c.s.mu.RUnlock()
+	if revision >= floor {
+		return nil
 	}
+	events, err := c.s.etcd.changes(ctx, c.cfg.Prefix, revision, floor)
+	if err != nil {
+		return translate(ctx, err)
+	}
+	now := time.Now().Unix()
 	records := make([]*record, 0, len(events))
 	for _, e := range events {
-		r := &record{key: string(e.Kv.Key[len(c.cfg.Prefix):]), revision: e.Kv.ModRevision}
+		r := &record{key: string(e.Kv.Key[len(c.cfg.Prefix):]), revision: e.Kv.ModRevision, at: now}
 		if e.PrevKv != nil {
 			if r.before, err = c.decode(r.key, e.PrevKv.Value, e.PrevKv.ModRevision); err != nil {
 				r.before = nil // was not to be seen, see breakLocked
@@ -183,7 +194,12 @@ func (c *collection) before(ctx context.Context, after, upTo int64) ([]*record, 
 		}
 		records = append(records, r)
 	}
-	return records, nil
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.history.floor == floor && c.generation == generation {
+		c.history.prepend(records, revision)
+	}
+	return nil
 }
 
 // pump sends what the watcher missed and ends when it is live, or over.
@@ -204,12 +220,6 @@ func (w *watcher) pump(b beginning) {
 	if b.end && !w.send(Event{Type: Bookmark, Revision: b.revision, InitialEventsEnd: true}) {
 		w.finish()
 		return
-	}
-	for _, r := range b.records {
-		if e, ok := w.see(r); ok && !w.send(e) {
-			w.finish()
-			return
-		}
 	}
 	b = beginning{} // the rest may take long, and its items are free to go
 	for {
