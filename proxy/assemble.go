@@ -22,7 +22,6 @@ var anchors = []iptables.Anchor{
 type facts struct {
 	Masquerade  string       // the target
 	ServiceCIDR netip.Prefix // the zero Prefix if it is not known
-	SkipIPs     []netip.Addr
 }
 
 // assemble joins the fragments of all Services into the whole rule set.
@@ -68,12 +67,9 @@ func assemble(fragments map[string]*fragment, n facts) iptables.Chains {
 	layOut(nat, servicesChain, nodePortsChain, "A-", "", addrs, ports)
 	layOut(filter, rejectChain, rejectPortsChain, "RA-", "R", rejectAddrs, rejectPorts)
 	if n.ServiceCIDR.IsValid() {
-		// Nobody has such an address. It is dropped rather than rejected, so that a client that is faster than the rules
-		// of a new Service tries again.
-		for _, ip := range n.SkipIPs {
-			filter[rejectChain] = append(filter[rejectChain], "-d "+ip.String()+"/32 -j RETURN")
-		}
-		filter[rejectChain] = append(filter[rejectChain], "-d "+n.ServiceCIDR.Masked().String()+" -j DROP")
+		// Nobody has such an address, but the node the cluster DNS's. It is dropped rather than rejected, so that a client
+		// that is faster than the rules of a new Service tries again.
+		filter[rejectChain] = append(filter[rejectChain], "-d "+n.ServiceCIDR.Masked().String()+" -m addrtype ! --dst-type LOCAL -j DROP")
 	}
 	return iptables.Chains{"nat": nat, "filter": filter}
 }

@@ -129,11 +129,6 @@ func (p *Proxy) Run(ctx context.Context) error {
 			return fmt.Errorf("proxy: %w", err)
 		}
 	}
-	if p.cfg.ServiceCIDR.IsValid() {
-		if err := addServiceRoute(p.cfg.ServiceCIDR, p.cfg.NodeIP); err != nil {
-			return fmt.Errorf("proxy: %w", err)
-		}
-	}
 	table := iptables.NewTable(iptables.Config{Command: cmd, Prefix: chainPrefix, Anchors: anchors, Logger: p.cfg.Logger})
 	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
 		return nil
@@ -147,8 +142,13 @@ func (p *Proxy) Run(ctx context.Context) error {
 			}
 		}()
 		p.loop(ctx, func(f map[string]*fragment) error {
-			_, err := table.Set(ctx, assemble(f, facts{cmd.Masquerade(), p.cfg.ServiceCIDR, p.cfg.SkipIPs}))
-			return err
+			if _, err := table.Set(ctx, assemble(f, facts{cmd.Masquerade(), p.cfg.ServiceCIDR})); err != nil {
+				return err
+			}
+			if !p.cfg.ServiceCIDR.IsValid() {
+				return nil
+			}
+			return addServiceRoute(p.cfg.ServiceCIDR, p.cfg.NodeIP)
 		})
 		return nil
 	})
