@@ -60,7 +60,12 @@ func (s *server) publishSettings(ctx context.Context) error {
 // publishDNS makes the Service whose address every node's own DNS server answers on. It has no endpoints and no rules: the
 // address never leaves the node.
 func (s *server) publishDNS(ctx context.Context) error {
-	_, err := s.admin.CoreV1().Services(metav1.NamespaceSystem).Create(ctx, &corev1.Service{
+	services := s.admin.CoreV1().Services(metav1.NamespaceSystem)
+	// Asked for first, since a Service that is there has the address that another would be refused.
+	if _, err := services.Get(ctx, dnsName, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		return err
+	}
+	_, err := services.Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: dnsName, Labels: map[string]string{"k8s-app": dnsName, "kubernetes.io/name": "CoreDNS"}},
 		Spec: corev1.ServiceSpec{
 			ClusterIP: s.cfg.Settings.ClusterDNS.String(),
@@ -70,9 +75,6 @@ func (s *server) publishDNS(ctx context.Context) error {
 			},
 		},
 	}, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
 	return err
 }
 
