@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -55,6 +57,9 @@ type Config struct {
 	// and 64 for IPv6.
 	ClusterCIDR  netip.Prefix
 	NodeMaskSize int
+
+	// NodeMonitorGracePeriod is how long a node may be silent before it counts as unreachable; 0 means 40 s.
+	NodeMonitorGracePeriod time.Duration
 
 	// RootCA is the PEM bundle that verifies the apiserver, published in every namespace.
 	RootCA []byte
@@ -164,6 +169,7 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 	add("deployment", deploy, err)
 	life, err := nodelifecycle.New(nodelifecycle.Config{
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("nodelifecycle"), Events: events("node-controller"),
+		Grace: cfg.NodeMonitorGracePeriod,
 	})
 	add("nodelifecycle", life, err)
 	taint, err := tainteviction.New(tainteviction.Config{
@@ -197,7 +203,7 @@ func shared(f informers.SharedInformerFactory) []garbage.Shared {
 	of := func(gv schema.GroupVersion, name, kind string, namespaced bool, informer cache.SharedIndexInformer) garbage.Shared {
 		return garbage.Shared{Informer: informer, Resource: resource.Resource{GroupVersionResource: gv.WithResource(name), Kind: kind, Namespaced: namespaced}}
 	}
-	core, apps := f.Core().V1(), f.Apps().V1()
+	core, apps, rbac := f.Core().V1(), f.Apps().V1(), f.Rbac().V1()
 	return []garbage.Shared{
 		of(corev1.SchemeGroupVersion, "pods", "Pod", true, core.Pods().Informer()),
 		of(corev1.SchemeGroupVersion, "services", "Service", true, core.Services().Informer()),
@@ -209,6 +215,11 @@ func shared(f informers.SharedInformerFactory) []garbage.Shared {
 		of(appsv1.SchemeGroupVersion, "deployments", "Deployment", true, apps.Deployments().Informer()),
 		of(discoveryv1.SchemeGroupVersion, "endpointslices", "EndpointSlice", true, f.Discovery().V1().EndpointSlices().Informer()),
 		of(coordinationv1.SchemeGroupVersion, "leases", "Lease", true, f.Coordination().V1().Leases().Informer()),
+		// The authorizer's, where it shares the factory.
+		of(rbacv1.SchemeGroupVersion, "roles", "Role", true, rbac.Roles().Informer()),
+		of(rbacv1.SchemeGroupVersion, "rolebindings", "RoleBinding", true, rbac.RoleBindings().Informer()),
+		of(rbacv1.SchemeGroupVersion, "clusterroles", "ClusterRole", false, rbac.ClusterRoles().Informer()),
+		of(rbacv1.SchemeGroupVersion, "clusterrolebindings", "ClusterRoleBinding", false, rbac.ClusterRoleBindings().Informer()),
 		of(certificatesv1.SchemeGroupVersion, "certificatesigningrequests", "CertificateSigningRequest", false, f.Certificates().V1().CertificateSigningRequests().Informer()),
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -105,6 +106,7 @@ func start(t *testing.T) *cluster {
 		done <- controller.Run(ctx, controller.Config{
 			Client: client, Metadata: meta, Informers: informers.NewSharedInformerFactory(client, 0), Logger: logger,
 			ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16"), RootCA: ca.PEM(), Signer: ca,
+			NodeMonitorGracePeriod: grace,
 		})
 	}()
 	t.Cleanup(func() {
@@ -140,6 +142,9 @@ func (c *cluster) until(what string, f func() (bool, string)) {
 	}
 	c.t.Fatalf("%s: not after a minute; %s", what, last)
 }
+
+// grace is the nodes' in these tests.
+const grace = 5 * time.Second
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -471,6 +476,82 @@ func TestNodeJoins(t *testing.T) {
 	if certs := must(pki.ParseCertificates(csr.Status.Certificate)); certs[0].Subject.CommonName != "system:node:n1" {
 		t.Errorf("subject %s", certs[0].Subject)
 	}
+}
+
+// node makes a ready node that sends heartbeats until the function it returns is called.
+func (c *cluster) node(name string) (die func()) {
+	must(c.CoreV1().Nodes().Create(c.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}))
+	status := []byte(`{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`)
+	must(c.CoreV1().Nodes().Patch(c.ctx, name, types.StrategicMergePatchType, status, metav1.PatchOptions{}, "status"))
+	leases := c.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	lease := must(leases.Create(c.ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: coordinationv1.LeaseSpec{HolderIdentity: &name}}, metav1.CreateOptions{}))
+	ctx, die := context.WithCancel(c.ctx)
+	c.t.Cleanup(die)
+	go func() {
+		for beat := time.NewTicker(grace / 10); ; {
+			select {
+			case <-ctx.Done():
+				beat.Stop()
+				return
+			case now := <-beat.C:
+				at := metav1.NewMicroTime(now)
+				lease.Spec.RenewTime = &at
+				if next, err := leases.Update(ctx, lease, metav1.UpdateOptions{}); err == nil {
+					lease = next
+				}
+			}
+		}
+	}()
+	return die
+}
+
+func TestNodeDies(t *testing.T) {
+	c := start(t)
+	c.namespace("app")
+	c.node("n1")
+	die := c.node("n2")
+	now := int64(0)
+	for name, node := range map[string]string{"stays": "n1", "goes": "n2"} {
+		p := must(c.CoreV1().Pods("app").Create(c.ctx, &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "web"}},
+			Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "i"}},
+				Tolerations: []corev1.Toleration{{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &now}}},
+		}, metav1.CreateOptions{}))
+		p.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.42.0.9", PodIPs: []corev1.PodIP{{IP: "10.42.0.9"}},
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+		must(c.CoreV1().Pods("app").UpdateStatus(c.ctx, p, metav1.UpdateOptions{}))
+	}
+	die()
+	c.until("unreachable", func() (bool, string) {
+		n := must(c.CoreV1().Nodes().Get(c.ctx, "n2", metav1.GetOptions{}))
+		taints := 0
+		for _, taint := range n.Spec.Taints {
+			if taint.Key == corev1.TaintNodeUnreachable && taint.TimeAdded != nil {
+				taints++
+			}
+		}
+		return taints == 2, fmt.Sprintf("%+v %+v", n.Spec.Taints, n.Status.Conditions)
+	})
+	c.until("evicted", func() (bool, string) {
+		p := must(c.CoreV1().Pods("app").Get(c.ctx, "goes", metav1.GetOptions{}))
+		conds := map[corev1.PodConditionType]corev1.ConditionStatus{}
+		for _, cond := range p.Status.Conditions {
+			conds[cond.Type] = cond.Status
+		}
+		return p.DeletionTimestamp != nil && conds[corev1.PodReady] == corev1.ConditionFalse && conds[corev1.DisruptionTarget] == corev1.ConditionTrue, fmt.Sprintf("%+v", p.Status)
+	})
+	if p := must(c.CoreV1().Pods("app").Get(c.ctx, "stays", metav1.GetOptions{})); p.DeletionTimestamp != nil || p.Status.Conditions[0].Status != corev1.ConditionTrue {
+		t.Errorf("pod of the living node: %+v", p.Status)
+	}
+	if n := must(c.CoreV1().Nodes().Get(c.ctx, "n1", metav1.GetOptions{})); len(n.Spec.Taints) != 0 {
+		t.Errorf("taints of the living node: %v", n.Spec.Taints)
+	}
+	must(c.CoreV1().Nodes().Patch(c.ctx, "n2", types.StrategicMergePatchType,
+		[]byte(`{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":"`+time.Now().UTC().Format(time.RFC3339)+`"}]}}`), metav1.PatchOptions{}, "status"))
+	c.until("back", func() (bool, string) {
+		n := must(c.CoreV1().Nodes().Get(c.ctx, "n2", metav1.GetOptions{}))
+		return len(n.Spec.Taints) == 0, fmt.Sprint(n.Spec.Taints)
+	})
 }
 
 // TestIdle: a cluster at rest does nothing. Goroutines are what the informers need; the API server's and etcd's are counted
