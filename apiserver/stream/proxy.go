@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -19,17 +20,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	utilproxy "k8s.io/apimachinery/pkg/util/proxy"
 
 	"github.com/mini-k8s/mini/apiserver/registry"
 )
 
 // podProxy serves pods/[SCHEME:]NAME[:PORT]/proxy/PATH.
-func (s *Streams) podProxy(_ context.Context, namespace, id string, o registry.ConnectOptions) (http.Handler, error) {
+func (s *Streams) podProxy(ctx context.Context, namespace, id string, o registry.ConnectOptions) (http.Handler, error) {
 	scheme, name, port, ok := utilnet.SplitSchemeNamePort(id)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid pod request %q", id))
 	}
-	pod, err := s.pods.Pods(namespace).Get(name)
+	pod, err := s.pod(ctx, namespace, name)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +135,20 @@ func (s *Streams) proxy(to *url.URL, o registry.ConnectOptions) http.Handler {
 			http.Redirect(w, r, there.RequestURI(), http.StatusMovedPermanently)
 			return
 		}
+		if err := proxyable(to.Hostname()); err != nil {
+			writeStatus(w, &err.ErrStatus)
+			return
+		}
 		to.Path, to.RawQuery = "/"+strings.TrimPrefix(o.Path, "/"), r.URL.RawQuery
+		transport := s.plain
+		if r.Header.Get("Upgrade") == "" {
+			// Links and redirects in the answers lead back through here.
+			transport = &utilproxy.Transport{
+				PathPrepend: strings.TrimSuffix(strings.TrimSuffix(r.URL.Path, o.Path), "/"), RoundTripper: s.plain,
+			}
+		}
 		(&httputil.ReverseProxy{
-			Transport: s.plain, FlushInterval: -1, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+			Transport: transport, FlushInterval: -1, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 			Rewrite: func(p *httputil.ProxyRequest) {
 				p.Out.URL, p.Out.Host = to, to.Host
 				dropCredentials(p.Out.Header)
@@ -148,6 +161,17 @@ func (s *Streams) proxy(to *url.URL, o registry.ConnectOptions) http.Handler {
 			},
 		}).ServeHTTP(w, r)
 	})
+}
+
+// proxyable refuses addresses that mean the API server's own machine or link: pods and endpoints are named by others.
+func proxyable(address string) *apierrors.StatusError {
+	ip, err := netip.ParseAddr(address)
+	if ip = ip.Unmap(); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() {
+		return nil
+	}
+	refused := apierrors.NewServiceUnavailable("address not allowed")
+	refused.ErrStatus.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+	return refused
 }
 
 func writeStatus(w http.ResponseWriter, status *metav1.Status) {

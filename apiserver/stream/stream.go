@@ -19,7 +19,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 
@@ -32,6 +34,10 @@ type Config struct {
 	// KubeletTLS is the API server's client certificate and the CA that kubelets' certificates must be of.
 	KubeletTLS *tls.Config
 	Logger     *slog.Logger
+	// Client reads what the informers have not seen yet; nil takes their word.
+	Client kubernetes.Interface
+	// Authorizer judges WebSockets, which begin with GET, once more as the creates that they are; nil lets them pass.
+	Authorizer authorizer.UnconditionalAuthorizer
 	// Dial connects to kubelets and pods; nil is the network of this process.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -42,6 +48,8 @@ type Streams struct {
 	nodes    corelisters.NodeLister
 	services corelisters.ServiceLister
 	slices   discoverylisters.EndpointSliceLister
+	client   kubernetes.Interface
+	auth     authorizer.UnconditionalAuthorizer
 	kubelets http.RoundTripper
 	plain    http.RoundTripper
 	logger   *slog.Logger
@@ -63,7 +71,8 @@ func New(cfg Config) *Streams {
 	core := cfg.Informers.Core().V1()
 	return &Streams{
 		pods: core.Pods().Lister(), nodes: core.Nodes().Lister(), services: core.Services().Lister(),
-		slices:   cfg.Informers.Discovery().V1().EndpointSlices().Lister(),
+		slices: cfg.Informers.Discovery().V1().EndpointSlices().Lister(),
+		client: cfg.Client, auth: cfg.Authorizer,
 		kubelets: transport(cfg.KubeletTLS), logger: cfg.Logger,
 		// A proxied pod's certificate is its own affair: nobody could know what to verify it by.
 		plain: transport(&tls.Config{InsecureSkipVerify: true}), //nolint:gosec // see above
@@ -78,9 +87,18 @@ func (s *Streams) Connect() map[string]registry.ConnectFunc {
 	}
 }
 
-// scheduled is the pod and the URL of its node's kubelet.
-func (s *Streams) scheduled(namespace, name string) (*corev1.Pod, *url.URL, error) {
+// pod is the pod, bound to its node if it is by now: who was just told of a pod may be faster than the informer.
+func (s *Streams) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	pod, err := s.pods.Pods(namespace).Get(name)
+	if s.client == nil || err == nil && pod.Spec.NodeName != "" {
+		return pod, err
+	}
+	return s.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+// scheduled is the pod and the URL of its node's kubelet.
+func (s *Streams) scheduled(ctx context.Context, namespace, name string) (*corev1.Pod, *url.URL, error) {
+	pod, err := s.pod(ctx, namespace, name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -143,12 +161,23 @@ func container(pod *corev1.Pod, name string) (string, error) {
 	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, pod.Name))
 }
 
-func (s *Streams) log(_ context.Context, namespace, name string, o registry.ConnectOptions) (http.Handler, error) {
-	pod, kubelet, err := s.scheduled(namespace, name)
+// log serves pods/log. A pod that is on no node yet has said nothing.
+func (s *Streams) log(ctx context.Context, namespace, name string, o registry.ConnectOptions) (http.Handler, error) {
+	if err := validateLog(name, o.Query); err != nil {
+		return nil, err
+	}
+	pod, err := s.pod(ctx, namespace, name)
 	if err != nil {
 		return nil, err
 	}
 	c, err := container(pod, o.Query.Get("container"))
+	if err != nil {
+		return nil, err
+	}
+	if pod.Spec.NodeName == "" {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }), nil
+	}
+	kubelet, err := s.kubelet(pod.Spec.NodeName)
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +194,11 @@ func (s *Streams) log(_ context.Context, namespace, name string, o registry.Conn
 
 // exec serves exec and attach: the options take the kubelet's names.
 func (s *Streams) exec(action string) registry.ConnectFunc {
-	return func(_ context.Context, namespace, name string, o registry.ConnectOptions) (http.Handler, error) {
-		pod, kubelet, err := s.scheduled(namespace, name)
+	return func(ctx context.Context, namespace, name string, o registry.ConnectOptions) (http.Handler, error) {
+		if err := s.mayUpgrade(ctx, namespace, name, action, o); err != nil {
+			return nil, err
+		}
+		pod, kubelet, err := s.scheduled(ctx, namespace, name)
 		if err != nil {
 			return nil, err
 		}
@@ -195,8 +227,11 @@ func (s *Streams) exec(action string) registry.ConnectFunc {
 	}
 }
 
-func (s *Streams) portForward(_ context.Context, namespace, name string, o registry.ConnectOptions) (http.Handler, error) {
-	_, kubelet, err := s.scheduled(namespace, name)
+func (s *Streams) portForward(ctx context.Context, namespace, name string, o registry.ConnectOptions) (http.Handler, error) {
+	if err := s.mayUpgrade(ctx, namespace, name, "portforward", o); err != nil {
+		return nil, err
+	}
+	_, kubelet, err := s.scheduled(ctx, namespace, name)
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +262,10 @@ func (s *Streams) toKubelet(target *url.URL) http.Handler {
 				return err
 			}
 			resp.Body.Close()
+			if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+				// It is the API server that the kubelet refuses: the client must not take it for itself.
+				return kubeletError{http.StatusInternalServerError, "the kubelet refuses the API server: " + strings.TrimSpace(string(text))}
+			}
 			return kubeletError{resp.StatusCode, strings.TrimSpace(string(text))}
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) { s.fail(w, r, target, err) },

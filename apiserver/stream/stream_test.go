@@ -15,18 +15,31 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/request"
 )
 
 // kubeletAnswer echoes what the kubelet or pod was asked.
 func kubeletAnswer(w http.ResponseWriter, r *http.Request) {
 	if strings.Contains(r.URL.Path, "/waiting/") {
 		http.Error(w, `container "c" in pod "waiting" is waiting to start: ContainerCreating`, http.StatusBadRequest)
+		return
+	}
+	if strings.Contains(r.URL.Path, "/refused/") {
+		http.Error(w, "no", http.StatusUnauthorized)
+		return
+	}
+	if r.URL.Path == "/links" {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, `<a href="/elsewhere">`)
 		return
 	}
 	fmt.Fprintf(w, "%s %s %s auth=%q", r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Get("Authorization"))
@@ -57,12 +70,14 @@ func testObjects() []runtime.Object {
 		}
 		return p
 	}
+	local := pod("local", "n", "c")
+	local.Status.PodIP = "127.0.0.1"
 	done := pod("done", "n", "c")
 	done.Status.Phase = corev1.PodSucceeded
 	port, name := int32(8080), "http"
 	return []runtime.Object{
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}}}},
-		pod("one", "n", "c"), pod("two", "n", "a", "b"), pod("pending", "", "c"), pod("waiting", "n", "c"), pod("lost", "gone", "c"), done,
+		pod("one", "n", "c"), pod("two", "n", "a", "b"), pod("pending", "", "c"), pod("waiting", "n", "c"), pod("lost", "gone", "c"), pod("refused", "n", "c"), local, done,
 		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "svc"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}},
 		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "empty"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}},
 		&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "svc-1", Labels: map[string]string{discoveryv1.LabelServiceName: "svc"}},
@@ -86,7 +101,14 @@ func TestConnect(t *testing.T) {
 		"log-which":       {"pods/log", "two", "", "", 400, "a container name must be specified for pod two, choose one of: [a b]"},
 		"log-no-such":     {"pods/log", "one", "", "container=x", 400, "container x is not valid for pod one"},
 		"log-no-pod":      {"pods/log", "none", "", "", 404, `"none" not found`},
-		"log-unscheduled": {"pods/log", "pending", "", "", 400, "pod pending does not have a host assigned"},
+		"log-unscheduled": {"pods/log", "pending", "", "", 204, ""},
+		"log-negative":    {"pods/log", "one", "", "tailLines=-1", 422, "must be greater than or equal to 0"},
+		"log-two-since":   {"pods/log", "one", "", "sinceSeconds=1&sinceTime=x", 422, "at most one of `sinceTime` or `sinceSeconds` may be specified"},
+		"log-stream":      {"pods/log", "one", "", "stream=Both", 422, "Unsupported value"},
+		"log-refused":     {"pods/log", "refused", "", "", 500, "the kubelet refuses the API server: no"},
+		"exec-pending":    {"pods/exec", "pending", "", "command=ls", 400, "pod pending does not have a host assigned"},
+		"pod-proxy-links": {"pods/proxy", "one", "/links", "", 200, `<a href="/x/elsewhere">`},
+		"pod-proxy-local": {"pods/proxy", "local", "/", "", 503, "address not allowed"},
 		"log-node-gone":   {"pods/log", "lost", "", "", 404, `node "gone" not found`},
 		"log-waiting":     {"pods/log", "waiting", "", "", 400, "is waiting to start: ContainerCreating"},
 		"exec":            {"pods/exec", "one", "", "command=ls&command=-l&stdin=true&stdout=1&tty=false", 200, "GET /exec/ns/one/c command=ls&command=-l&input=1&output=1"},
@@ -108,7 +130,7 @@ func TestConnect(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := httptest.NewRequest("GET", "https://server/x?"+tt.query, nil).WithContext(t.Context())
+			r := httptest.NewRequest("GET", "https://server/x"+tt.path+"?"+tt.query, nil).WithContext(t.Context())
 			r.Header.Set("Authorization", "Bearer secret")
 			w := httptest.NewRecorder()
 			handler, err := connect[tt.sub](r.Context(), "ns", tt.object, registry.ConnectOptions{Method: "GET", Path: tt.path, Query: query})
@@ -172,16 +194,39 @@ func TestUpgrade(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprintf(conn, "GET /?command=sh HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Protocol: v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0\r\n\r\nhello\n")
-	// The other direction stays open until the client closes it.
-	all := ""
-	for r := bufio.NewReader(conn); !strings.Contains(all, "you said hello\n"); {
-		line, err := r.ReadString('\n')
-		if all += line; err != nil {
-			t.Fatalf("%q, %v", all, err)
-		}
+		"Sec-WebSocket-Protocol: v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0\r\n\r\n")
+	reader := bufio.NewReader(conn)
+	answer, err := http.ReadResponse(reader, nil)
+	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", answer, err)
 	}
-	if !strings.Contains(all, "101 Switching") {
-		t.Errorf("%q", all)
+	fmt.Fprint(conn, "hello\n")
+	if line, err := reader.ReadString('\n'); err != nil || line != "you said hello\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// TestWebSocketNeedsCreate: reading rights are not enough to run commands, though a WebSocket begins with GET.
+func TestWebSocketNeedsCreate(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(kubeletAnswer))
+	defer server.Close()
+	s := streams(t, server, server, testObjects()...)
+	s.auth = authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+		if a.GetVerb() == "create" && a.GetUser().GetName() == "ada" {
+			return authorizer.DecisionAllow, "", nil
+		}
+		return authorizer.DecisionNoOpinion, "", nil
+	})
+	for _, sub := range []string{"exec", "attach", "portforward"} {
+		for who, want := range map[string]bool{"ada": true, "bob": false} {
+			ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: who})
+			_, err := s.Connect()["pods/"+sub](ctx, "ns", "one", registry.ConnectOptions{Method: "GET", Query: url.Values{"command": {"ls"}, "stdout": {"1"}}})
+			if want != (err == nil) || err != nil && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `cannot create resource "pods/`+sub+`"`)) {
+				t.Errorf("%s by %s: %v", sub, who, err)
+			}
+			if _, err := s.Connect()["pods/"+sub](ctx, "ns", "one", registry.ConnectOptions{Method: "POST", Query: url.Values{"command": {"ls"}, "stdout": {"1"}}}); err != nil {
+				t.Errorf("POST %s by %s: %v", sub, who, err) // judged before
+			}
+		}
 	}
 }

@@ -28,7 +28,7 @@ func (s *server) plugins(loopback *rest.Config) (*apiserver.Plugins, error) {
 		return nil, err
 	}
 	made.Connect = stream.New(stream.Config{
-		Informers: s.informers, KubeletTLS: s.keys.KubeletTLS(), Logger: s.log.With("component", "apiserver"),
+		Informers: s.informers, Client: s.admin, Authorizer: made.Authorizer, KubeletTLS: s.keys.KubeletTLS(), Logger: s.log.With("component", "apiserver"),
 	}).Connect()
 	return made, nil
 }
