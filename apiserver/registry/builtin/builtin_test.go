@@ -2,11 +2,15 @@ package builtin_test
 
 import (
 	"bytes"
+	"context"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
@@ -19,7 +23,17 @@ import (
 
 func rows(t *testing.T) []registry.Resource {
 	t.Helper()
+	review := map[string]func(context.Context, store.Object) (store.Object, error){}
+	for _, kind := range []string{
+		"TokenReview", "SelfSubjectReview", "SubjectAccessReview", "LocalSubjectAccessReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview",
+	} {
+		review[kind] = func(_ context.Context, o store.Object) (store.Object, error) { return o, nil }
+	}
 	rows, _ := builtin.Resources(registry.Deps{
+		Review: review,
+		CreateToken: func(_ context.Context, _, _ string, req *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+			return req, nil
+		},
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		NodePorts:    registry.PortRange{From: 30000, To: 32767},
 	})
@@ -133,5 +147,64 @@ func TestStorageRoundTrip(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestDocumented holds the table in docs/api.md to the rows.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string][]string{}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) != 8 {
+			continue
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		documented[cells[1]+"/"+cells[3]] = cells
+	}
+	for _, row := range rows(t) {
+		id := row.GVK.GroupVersion().String() + "/" + row.Name
+		cells := documented[id]
+		if cells == nil {
+			t.Errorf("%s is not in the table", id)
+			continue
+		}
+		delete(documented, id)
+		var subs []string
+		if row.Status != nil {
+			subs = append(subs, "status")
+		}
+		if row.Scale != nil {
+			subs = append(subs, "scale")
+		}
+		for _, sub := range row.Subresources {
+			subs = append(subs, sub.Name)
+		}
+		slices.Sort(subs)
+		listed := strings.FieldsFunc(cells[5], func(r rune) bool { return r == ',' || r == ' ' })
+		slices.Sort(listed)
+		if !slices.Equal(subs, listed) {
+			t.Errorf("%s has subresources %v, the table says %v", id, subs, listed)
+		}
+		if got := strings.Join(row.ShortNames, ", "); got != cells[4] || row.GVK.Kind != cells[2] {
+			t.Errorf("%s is %s (%s), the table says %s (%s)", id, row.GVK.Kind, got, cells[2], cells[4])
+		}
+		place := row.Key
+		if place == "" {
+			place = row.Name
+		}
+		if row.Create == nil && !strings.HasPrefix(cells[6], place) {
+			t.Errorf("%s is stored in %s, the table says %s", id, place, cells[6])
+		}
+	}
+	for id := range documented {
+		if !strings.Contains(id, "---") && !strings.HasPrefix(id, "Group and version") {
+			t.Errorf("%s is in the table and not served", id)
+		}
 	}
 }
