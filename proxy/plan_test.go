@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -311,24 +313,58 @@ func TestStaleFlows(t *testing.T) {
 		return render(portsOf(s, list(namedSlice("dns", "", "", corev1.ProtocolUDP, 5353, eps...)), "", nil), cluster, true)
 	}
 	one, two := ep{ip: "10.42.0.2"}, ep{ip: "10.42.0.3"}
-	gone := []netip.AddrPort{netip.MustParseAddrPort("10.42.0.2:5353")}
+	at := func(s ...string) (out []netip.AddrPort) {
+		for _, a := range s {
+			out = append(out, netip.MustParseAddrPort(a))
+		}
+		return out
+	}
 	vip, port := flow{addr("10.43.0.1"), 53}, flow{netip.Addr{}, 30053}
 	for _, tc := range []struct {
 		name     string
 		old, now *fragment
-		want     []stale
+		want     map[flow][]netip.AddrPort
 	}{
-		{"nothing_changes", svc(one), svc(one), nil},
-		{"one_more", svc(one), svc(one, two), nil},
-		{"one_goes", svc(one, two), svc(two), []stale{{Flow: vip, Gone: gone}, {Flow: port, Gone: gone}}},
-		{"the_Service_goes", svc(one), nil, []stale{{Flow: vip, Gone: gone}, {Flow: port, Gone: gone}}},
-		{"the_first_comes", svc(), svc(one), []stale{{Flow: vip, Direct: true}, {Flow: port, Direct: true}}},
+		{"nothing_changes", svc(one), svc(one), map[flow][]netip.AddrPort{}},
+		{"one_more", svc(one), svc(one, two), map[flow][]netip.AddrPort{}},
+		{"one_goes", svc(one, two), svc(two), map[flow][]netip.AddrPort{vip: at("10.42.0.3:5353"), port: at("10.42.0.3:5353")}},
+		{"the_Service_goes", svc(one), nil, map[flow][]netip.AddrPort{vip: nil, port: nil}},
+		{"the_first_comes", svc(), svc(one), map[flow][]netip.AddrPort{vip: at("10.42.0.2:5353"), port: at("10.42.0.2:5353")}},
+		{"after_a_restart", nil, svc(one), map[flow][]netip.AddrPort{vip: at("10.42.0.2:5353"), port: at("10.42.0.2:5353")}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := staleFlows(tc.old, tc.now)
-			slices.SortFunc(got, func(a, b stale) int { return int(a.Flow.Port) - int(b.Flow.Port) })
-			if fmt.Sprint(got) != fmt.Sprint(tc.want) {
+			if got := staleFlows(tc.old, tc.now); fmt.Sprint(got) != fmt.Sprint(tc.want) {
 				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+	filter := staleFilter{map[flow][]netip.AddrPort{
+		vip: at("10.42.0.3:5353"), port: at("10.42.0.3:5353"), {addr("10.43.0.2"), 53}: nil,
+	}, addr("192.168.1.1")}
+	for _, tc := range []struct {
+		name, dst, answers string
+		proto              uint8
+		want               bool
+	}{
+		{"to_an_endpoint", "10.43.0.1:53", "10.42.0.3:5353", unix.IPPROTO_UDP, false},
+		{"to_one_that_is_gone", "10.43.0.1:53", "10.42.0.2:5353", unix.IPPROTO_UDP, true},
+		{"never_redirected", "10.43.0.1:53", "10.43.0.1:53", unix.IPPROTO_UDP, true},
+		{"never_redirected_and_no_endpoints", "10.43.0.2:53", "10.43.0.2:53", unix.IPPROTO_UDP, false},
+		{"Service_without_endpoints", "10.43.0.2:53", "10.42.0.9:53", unix.IPPROTO_UDP, true},
+		{"TCP", "10.43.0.1:53", "10.42.0.2:5353", unix.IPPROTO_TCP, false},
+		{"other_port", "10.43.0.1:54", "10.42.0.2:5353", unix.IPPROTO_UDP, false},
+		{"by_node_port", "192.168.1.1:30053", "10.42.0.2:5353", unix.IPPROTO_UDP, true},
+		{"by_node_port_never_redirected", "192.168.1.1:30053", "192.168.1.1:30053", unix.IPPROTO_UDP, true},
+		{"the_same_port_of_another_machine", "8.8.8.8:30053", "8.8.8.8:30053", unix.IPPROTO_UDP, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dst, answers := netip.MustParseAddrPort(tc.dst), netip.MustParseAddrPort(tc.answers)
+			ct := &netlink.ConntrackFlow{
+				Forward: netlink.IPTuple{Protocol: tc.proto, DstIP: dst.Addr().AsSlice(), DstPort: dst.Port()},
+				Reverse: netlink.IPTuple{Protocol: tc.proto, SrcIP: answers.Addr().AsSlice(), SrcPort: answers.Port()},
+			}
+			if got := filter.MatchConntrackFlow(ct); got != tc.want {
+				t.Errorf("deleted: %v, want %v", got, tc.want)
 			}
 		})
 	}

@@ -234,9 +234,7 @@ func (p *Proxy) change(keys []string, to map[string]*fragment, apply func(map[st
 	}
 	err := apply(p.fragments)
 	if err == nil {
-		for _, key := range keys {
-			p.forgetFlows(key, from[key], to[key])
-		}
+		p.forgetFlows(keys, from, to)
 		return nil
 	}
 	for _, key := range keys {
@@ -261,13 +259,17 @@ func (p *Proxy) set(key string, f *fragment) {
 	}
 }
 
-func (p *Proxy) forgetFlows(key string, old, now *fragment) {
-	flows := staleFlows(old, now)
+// forgetFlows deletes the conntrack entries that the changes have made wrong.
+func (p *Proxy) forgetFlows(keys []string, from, to map[string]*fragment) {
+	flows := map[flow][]netip.AddrPort{}
+	for _, key := range keys {
+		maps.Copy(flows, staleFlows(from[key], to[key]))
+	}
 	if len(flows) == 0 {
 		return
 	}
-	if err := deleteFlows(flows); err != nil {
-		p.cfg.Logger.Warn("cannot delete conntrack entries of a UDP Service; its clients may keep a dead endpoint", "service", key, "err", err)
+	if err := deleteFlows(staleFilter{flows, p.cfg.NodeIP}); err != nil {
+		p.cfg.Logger.Warn("clients of UDP Services may keep a dead endpoint", "services", keys, "err", err)
 	}
 }
 
