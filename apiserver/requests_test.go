@@ -1,7 +1,9 @@
 package apiserver_test
 
 import (
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -261,5 +263,31 @@ func TestDiscoveryETag(t *testing.T) {
 	}
 	if a := c.do(t, "GET", "/apis", "", "Accept", accept, "If-None-Match", tag); a.code != http.StatusNotModified || a.body != "" {
 		t.Error(a)
+	}
+}
+
+// TestGzip checks that big answers are compressed for clients elsewhere that want it.
+func TestGzip(t *testing.T) {
+	c := start(t)
+	big := strings.Repeat("x", 200<<10)
+	if a := c.do(t, "POST", maps, `{"metadata":{"name":"big"},"data":{"k":"`+big+`"}}`); a.code != http.StatusCreated {
+		t.Fatal(a)
+	}
+	a := c.do(t, "GET", maps+"/big", "", "Accept-Encoding", "gzip") // from httptest's 192.0.2.1
+	if a.header.Get("Content-Encoding") != "gzip" || len(a.body) > 10<<10 {
+		t.Fatalf("%v, %d bytes", a.header, len(a.body))
+	}
+	z, err := gzip.NewReader(strings.NewReader(a.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain := readAll(t, io.NopCloser(z)); !strings.Contains(plain, big) {
+		t.Errorf("%d bytes came back", len(plain))
+	}
+	if a := c.do(t, "GET", maps+"/big", ""); a.header.Get("Content-Encoding") != "" || !strings.Contains(a.body, big) {
+		t.Errorf("%v", a.header)
+	}
+	if a := c.do(t, "GET", maps+"?limit=1", "", "Accept-Encoding", "gzip;q=0"); a.header.Get("Content-Encoding") != "" {
+		t.Errorf("%v", a.header)
 	}
 }

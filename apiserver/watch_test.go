@@ -120,6 +120,9 @@ func TestWatch(t *testing.T) {
 	t.Run("old-path", func(t *testing.T) {
 		sees(t, c.watch(t, "/api/v1/watch/namespaces/default/configmaps"), "ADDED a 1", "ADDED b 1")
 	})
+	t.Run("old-path-of-a-namespace", func(t *testing.T) {
+		sees(t, c.watch(t, "/api/v1/watch/namespaces/kube-system"), "ADDED kube-system")
+	})
 	t.Run("from-version", func(t *testing.T) {
 		sees(t, c.watch(t, maps+"?watch=1&resourceVersion="+version), "ADDED b 1")
 	})

@@ -275,7 +275,7 @@ func (e *Endpoint) deleteCollection(w http.ResponseWriter, r *http.Request, info
 		return err
 	}
 	page, err := e.Collection.List(r.Context(), store.ListOptions{
-		Namespace: info.Namespace, Name: sel.name, Match: sel.match,
+		Namespace: e.scope(info), Name: sel.name, Match: sel.match,
 		ResourceVersion: list.ResourceVersion, ResourceVersionMatch: list.ResourceVersionMatch,
 		Limit: list.Limit, Continue: list.Continue,
 	})

@@ -197,4 +197,12 @@ func (e *Endpoint) key(namespace, name string) string {
 	return name
 }
 
+// scope is the namespace that a list or watch is of; a request for a Namespace names that as its own.
+func (e *Endpoint) scope(info request.Info) string {
+	if e.res.Namespaced {
+		return info.Namespace
+	}
+	return ""
+}
+
 func (e *Endpoint) invalidKind() schema.GroupKind { return e.res.GVK.GroupKind() }

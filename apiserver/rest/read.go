@@ -132,7 +132,7 @@ func (e *Endpoint) list(w http.ResponseWriter, r *http.Request, info request.Inf
 		return err
 	}
 	list, err := e.Collection.List(r.Context(), store.ListOptions{
-		Namespace: info.Namespace, Name: sel.name, Match: sel.match,
+		Namespace: e.scope(info), Name: sel.name, Match: sel.match,
 		ResourceVersion: opts.ResourceVersion, ResourceVersionMatch: opts.ResourceVersionMatch,
 		Limit: opts.Limit, Continue: opts.Continue,
 	})

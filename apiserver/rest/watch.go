@@ -60,7 +60,7 @@ func (e *Endpoint) watch(w http.ResponseWriter, r *http.Request, info request.In
 	w.WriteHeader(http.StatusOK)
 
 	watching, err := e.Collection.Watch(r.Context(), store.WatchOptions{
-		Namespace: info.Namespace, Name: sel.name, Match: sel.match,
+		Namespace: e.scope(info), Name: sel.name, Match: sel.match,
 		ResourceVersion: opts.ResourceVersion,
 		InitialEvents:   opts.SendInitialEvents != nil && *opts.SendInitialEvents,
 		Bookmarks:       opts.AllowWatchBookmarks,
