@@ -21,7 +21,7 @@ import (
 	"github.com/mini-k8s/mini/store"
 )
 
-func rows(t *testing.T) []registry.Resource {
+func rows(t testing.TB) []registry.Resource {
 	t.Helper()
 	review := map[string]func(context.Context, store.Object) (store.Object, error){}
 	for _, kind := range []string{
@@ -40,7 +40,7 @@ func rows(t *testing.T) []registry.Resource {
 	return rows
 }
 
-func newObject(t *testing.T, row registry.Resource) store.Object {
+func newObject(t testing.TB, row registry.Resource) store.Object {
 	t.Helper()
 	o, err := scheme.Scheme.New(row.GVK)
 	if err != nil {
