@@ -78,7 +78,6 @@ func runWorker(ctx context.Context, cfg Config, runtime *Runtime) error {
 		"node": func(ctx context.Context) error {
 			return RunNode(ctx, Node{
 				Config: c, Settings: settings, Client: config, Runtime: runtime, TLS: identity.ServingTLS(),
-				Authorize: OnlyAPIServer,
 			})
 		},
 	})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -22,6 +21,7 @@ import (
 	"github.com/mini-k8s/mini/dns"
 	"github.com/mini-k8s/mini/internal/version"
 	"github.com/mini-k8s/mini/kubelet"
+	"github.com/mini-k8s/mini/kubelet/auth"
 	"github.com/mini-k8s/mini/kubelet/cgroup"
 	"github.com/mini-k8s/mini/kubelet/container"
 	"github.com/mini-k8s/mini/proxy"
@@ -35,8 +35,6 @@ type Node struct {
 	// Informers are shared with others of the process, who start them; nil makes some for this node.
 	Informers informers.SharedInformerFactory
 	TLS       *tls.Config // of the kubelet's server
-	// Authorize wraps the kubelet's server: who may ask it what.
-	Authorize func(http.Handler) http.Handler
 	// Runtime is the containers of this node, running already: see StartRuntime.
 	Runtime *Runtime
 }
@@ -115,13 +113,17 @@ func RunNode(ctx context.Context, n Node) error {
 	if err != nil {
 		return err
 	}
+	guard, err := auth.New(auth.Config{Client: client, Node: cfg.Name, Logger: log.With("component", "kubelet")})
+	if err != nil {
+		return err
+	}
 	pods, err := kubelet.New(kubelet.Config{
 		NodeName: cfg.Name, NodeIPs: []net.IP{cfg.IP.AsSlice()}, DataDir: cfg.DataDir, Client: client, Informers: shared,
 		Runtime: n.Runtime, Images: images{n.Runtime.Containerd, n.Runtime.imported}, Cgroups: cgroups, CgroupRoot: cfg.CgroupRoot,
 		ClusterDNS: []net.IP{n.Settings.ClusterDNS.AsSlice()}, ClusterDomain: n.Settings.ClusterDomain,
 		Labels: cfg.Labels, Taints: cfg.Taints, Version: version.GitVersion(), ContainerRuntimeVersion: "containerd://" + strings.TrimSuffix(containerd.Version, "+unknown"),
 		RuntimeReady: n.Runtime.Ready(), NetworkReady: network.Ready(),
-		ListenAddress: net.JoinHostPort(cfg.IP.String(), strconv.Itoa(KubeletPort)), TLS: n.TLS, Middleware: n.Authorize,
+		ListenAddress: net.JoinHostPort(cfg.IP.String(), strconv.Itoa(KubeletPort)), TLS: n.TLS, Middleware: guard,
 		Logger: log.With("component", "kubelet"),
 	})
 	if err != nil {

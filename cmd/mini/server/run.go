@@ -224,7 +224,7 @@ func (s *server) runNode(ctx context.Context) error {
 		}
 		return agent.RunNode(ctx, agent.Node{
 			Config: c, Settings: s.cfg.Settings, Client: config, Informers: s.informers, Runtime: runtime,
-			TLS: agent.KubeletTLS(serving.GetCertificate, s.keys.CA.Pool()), Authorize: agent.OnlyAPIServer,
+			TLS: agent.KubeletTLS(serving.GetCertificate, s.keys.CA.Pool()),
 		})
 	})
 	for port, listeners := range s.cfg.Sockets.Publish {
