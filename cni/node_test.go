@@ -228,7 +228,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
 	defer func() {
@@ -260,21 +260,21 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	route := "10.42.8.0/24 via 192.168.53.2 dev uplink proto 109"
-	eventually(t, 2*time.Second, "the route to a new node", func() bool { return strings.Contains(state(t, ""), route) })
+	eventually(t, 10*time.Second, "the route to a new node", func() bool { return strings.Contains(state(t, ""), route) })
 	run(t, "ip route del 10.42.8.0/24")
-	eventually(t, 2*time.Second, "a deleted route", func() bool { return strings.Contains(state(t, ""), route) })
+	eventually(t, 10*time.Second, "a deleted route", func() bool { return strings.Contains(state(t, ""), route) })
 	run(t, "ip link set uplink down")
 	run(t, "ip link set uplink up")
-	eventually(t, 2*time.Second, "routes after the uplink went down", func() bool { return strings.Contains(state(t, ""), route) })
+	eventually(t, 10*time.Second, "routes after the uplink went down", func() bool { return strings.Contains(state(t, ""), route) })
 	run(t, "ip addr del 10.42.7.1/24 dev mini0")
 	run(t, "ip link set mini0 down")
 	serve(t, outside, "tcp", ":80")
-	eventually(t, 3*time.Second, "the bridge's address", func() bool { _, err := call(t, pod, "tcp", "192.168.53.2:80"); return err == nil })
+	eventually(t, 10*time.Second, "the bridge's address", func() bool { _, err := call(t, pod, "tcp", "192.168.53.2:80"); return err == nil })
 	moved := nodeObject("b", "192.168.99.2", "10.42.8.0/24")
 	if _, err := client.CoreV1().Nodes().Update(ctx, moved, updateOptions); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Second, "a route through the tunnel", func() bool {
+	eventually(t, 10*time.Second, "a route through the tunnel", func() bool {
 		return strings.Contains(state(t, ""), "10.42.8.0/24 via 10.42.8.0 dev mini.vxlan proto 109 src 192.168.53.1 onlink")
 	})
 	netnstest.Do(t, pod, func() error {
@@ -287,13 +287,13 @@ func TestRun(t *testing.T) {
 	if err := client.CoreV1().Nodes().Delete(ctx, "b", deleteOptions); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Second, "the removal of route and tunnel", func() bool {
+	eventually(t, 10*time.Second, "the removal of route and tunnel", func() bool {
 		s := state(t, "")
 		return !strings.Contains(s, "10.42.8.0") && !strings.Contains(s, tunnelName)
 	})
 	run(t, "iptables -t nat -F MINI-N-POSTROUTING")
 	run(t, "iptables -D FORWARD -j MINI-N-FORWARD")
-	eventually(t, 15*time.Second, "deleted rules", func() bool {
+	eventually(t, 30*time.Second, "deleted rules", func() bool {
 		s := state(t, "")
 		return strings.Contains(s, "MINI-N-POSTROUTING -d 10.42.0.0/16 -j RETURN") && strings.Contains(s, "-A FORWARD -j MINI-N-FORWARD")
 	})

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -150,20 +151,34 @@ func Link(t testing.TB, a, b End) {
 			return netlink.LinkSetUp(link)
 		})
 	}
-	t.Cleanup(func() {
-		err := func() error {
-			link, err := netlink.LinkByName(a.Name)
-			if err != nil {
-				return nil
+	for _, end := range []End{a, b} {
+		Do(t, end.NS, func() error { return waitUp(end.Name) })
+	}
+	if a.NS == "" {
+		t.Cleanup(func() {
+			if link, err := netlink.LinkByName(a.Name); err == nil {
+				if err := netlink.LinkDel(link); err != nil {
+					t.Error(err)
+				}
 			}
-			return netlink.LinkDel(link)
+		})
+	}
+}
+
+// waitUp waits for the kernel to notice the carrier, which it does in its own time.
+func waitUp(name string) error {
+	for start := time.Now(); ; time.Sleep(2 * time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
 		}
-		if a.NS == "" {
-			if err := err(); err != nil {
-				t.Error(err)
-			}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
 		}
-	})
+		if time.Since(start) > 10*time.Second {
+			return fmt.Errorf("%s is still %s after 10 s", name, link.Attrs().OperState)
+		}
+	}
 }
 
 // Route adds a route in a namespace; dst "" is the default route.
