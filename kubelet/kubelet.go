@@ -152,7 +152,7 @@ func New(cfg Config) (*Kubelet, error) {
 	if cfg.LogMaxFiles == 0 {
 		cfg.LogMaxFiles = 5
 	}
-	k := &Kubelet{cfg: cfg, log: cfg.Logger.With("component", "kubelet"), pods: map[types.UID]*podState{}, relists: make(chan struct{}, 1)}
+	k := &Kubelet{cfg: cfg, log: cfg.Logger, pods: map[types.UID]*podState{}, relists: make(chan struct{}, 1)}
 	return k, nil
 }
 

@@ -66,15 +66,15 @@ func (k *Kubelet) startContainer(ctx context.Context, p *podState, sc startConte
 	if err := ctx.Err(); err != nil {
 		return nil // created only: the next plan goes on from there, or takes it away
 	}
+	began := time.Now()
 	if err := k.cfg.Runtime.StartContainer(ctx, made.ID); err != nil {
 		return func() { k.startBroke(p, ctx, sc, made.ID, err) }
 	}
 	k.containerEvent(sc.pod, sc.c, corev1.EventTypeNormal, "Started", "Started container "+name)
 	hook := sc.c.Lifecycle != nil && sc.c.Lifecycle.PostStart != nil
-	now := time.Now()
 	k.update(p, func() {
 		if l := findContainer(p.containers, made.ID); l != nil {
-			l.StartedAt = now
+			l.StartedAt = began
 			if l.State != container.Exited {
 				l.State = container.Running
 			}

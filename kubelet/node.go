@@ -171,12 +171,15 @@ func (n *nodeStatus) keepStatus(ctx context.Context) {
 	t := time.NewTicker(leaseInterval)
 	defer t.Stop()
 	var written time.Time
+	failures := 0
 	for {
 		// Disk, memory and images have no events; they are looked at as often as the Lease is renewed, which costs two system calls.
 		if err := n.writeStatus(ctx, time.Since(written) >= statusInterval); err == nil {
-			written = time.Now()
+			written, failures = time.Now(), 0
 		} else if err != errUnchanged && ctx.Err() == nil {
-			n.k.log.Warn("cannot write the node's status, will try again", "err", err)
+			if failures++; failures == 3 {
+				n.k.log.Warn("cannot write the node's status, will go on trying", "err", err)
+			}
 			if apierrors.IsNotFound(err) {
 				if err := n.register(ctx); err != nil && ctx.Err() == nil {
 					n.k.log.Warn("cannot register the node again", "err", err)
@@ -396,14 +399,18 @@ func (n *nodeStatus) renewLease(ctx context.Context) {
 		have = got
 		return nil
 	}
+	told := false // of a failure: once, not at every attempt
 	for delay := 50 * time.Millisecond; ; {
 		wait := leaseInterval
 		if err := renew(); err != nil && ctx.Err() == nil {
 			have = nil
-			n.k.log.Warn("cannot renew the node's lease, will try again", "err", err)
+			if !told && delay >= time.Second {
+				told = true
+				n.k.log.Warn("cannot renew the node's lease, will go on trying", "err", err)
+			}
 			wait, delay = delay, min(2*delay, 7*time.Second)
 		} else {
-			delay = 50 * time.Millisecond
+			delay, told = 50*time.Millisecond, false
 		}
 		if !sleep(ctx, wait) {
 			return

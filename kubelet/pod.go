@@ -4,6 +4,7 @@ package kubelet
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -123,17 +124,18 @@ func (p *podState) take(pod *corev1.Pod) {
 	if !newer(pod.ResourceVersion, p.version) && p.pod != nil {
 		return
 	}
+	echo := pod.ResourceVersion != "" && pod.ResourceVersion == p.version // of this node's own write
+	if p.volumes && p.pod != nil && (!maps.Equal(p.pod.Labels, pod.Labels) || !maps.Equal(p.pod.Annotations, pod.Annotations)) {
+		p.refresh = true // they may be in a volume
+	}
 	p.pod, p.version, p.status = pod, pod.ResourceVersion, pod.Status
-	if p.sent != nil && !p.writing {
+	if p.sent != nil && !p.writing && !echo {
 		// Somebody else wrote. If that undid what this node reported, it is reported again.
 		if d, err := statusPatch(pod, pod.Status, *p.sent); err == nil && !isOnlyUID(d) {
 			p.sent = nil
 		}
 	}
 	p.ref = container.PodRef{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
-	if p.volumes {
-		p.refresh = true // labels and annotations may be in a volume
-	}
 }
 
 // newer compares resourceVersions; what is no number counts as newer.

@@ -178,6 +178,9 @@ func (r *report) containerStatus(c *corev1.Container, idle waiting, old *corev1.
 	switch l.State {
 	case container.Running, container.Unknown:
 		cs.State.Running = &corev1.ContainerStateRunning{StartedAt: seconds(l.StartedAt)}
+		if old != nil && old.ContainerID == cs.ContainerID && old.State.Running != nil {
+			cs.State.Running.StartedAt = old.State.Running.StartedAt // two clocks may disagree about the second
+		}
 		*cs.Started = r.snapshot.Started[l.ID]
 		cs.Ready = *cs.Started
 		if c.ReadinessProbe != nil {

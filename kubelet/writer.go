@@ -30,6 +30,7 @@ func (k *Kubelet) writeStatus(p *podState) {
 // writeLoop sends the newest wanted status until the API has it. It ends when there is nothing left to send.
 func (k *Kubelet) writeLoop(p *podState) {
 	delay := 20 * time.Millisecond
+	told := false // of a failure: once, not at every attempt
 	for {
 		p.mu.Lock()
 		if p.gone || k.ctx.Err() != nil || (p.sent != nil && equalStatus(*p.sent, *p.want)) {
@@ -49,7 +50,7 @@ func (k *Kubelet) writeLoop(p *podState) {
 			if got != nil && newer(got.ResourceVersion, p.version) {
 				p.version, p.status = got.ResourceVersion, got.Status
 			}
-			p.sent, delay = &want, 20*time.Millisecond
+			p.sent, delay, told = &want, 20*time.Millisecond, false
 		case apierrors.IsNotFound(err), apierrors.IsConflict(err) && p.gone:
 			p.sent = &want // gone: the watch will say so
 		}
@@ -57,8 +58,9 @@ func (k *Kubelet) writeLoop(p *podState) {
 		if err == nil || apierrors.IsNotFound(err) {
 			continue
 		}
-		if k.ctx.Err() == nil {
-			k.log.Warn("cannot write a pod's status, will try again", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
+		if k.ctx.Err() == nil && !told && delay >= time.Second {
+			told = true
+			k.log.Warn("cannot write a pod's status, will go on trying", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
 		}
 		sleep(k.ctx, delay)
 		delay = min(2*delay, 10*time.Second)
