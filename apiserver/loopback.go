@@ -85,7 +85,7 @@ func (l *loopback) stream(ctx context.Context, r *http.Request) (*http.Response,
 	}()
 	select {
 	case <-p.started:
-		return p.response(r, p), nil
+		return p.sent.response(r, p), nil
 	case <-r.Context().Done():
 		cancel()
 		return nil, r.Context().Err()
@@ -133,6 +133,7 @@ type pipe struct {
 	cancel  context.CancelFunc
 	started chan struct{}
 	begin   sync.Once
+	sent    memoryWriter // code and header of the response, once started is closed
 
 	mu       sync.Mutex
 	moved    sync.Cond
@@ -150,8 +151,7 @@ func newPipe(cancel context.CancelFunc) *pipe {
 
 func (p *pipe) WriteHeader(code int) {
 	p.begin.Do(func() {
-		p.header = p.header.Clone() // the response's from now on; the handler may go on with its own
-		p.code = code
+		p.sent = memoryWriter{header: p.header.Clone(), code: code} // the handler may go on with its own
 		close(p.started)
 	})
 }
