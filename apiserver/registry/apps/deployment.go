@@ -46,6 +46,9 @@ func Deployment() registry.Resource {
 			}),
 			ValidateUpdate: registry.ValidateUpdate(func(d, old *appsv1.Deployment) field.ErrorList {
 				errs := apivalidation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+				if apiequality.Semantic.DeepEqual(d.Spec, old.Spec) {
+					return errs // what another server accepted must not keep labels and finalizers from changing
+				}
 				errs = append(errs, validateDeploymentSpec(&d.Spec, field.NewPath("spec"))...)
 				return append(errs, apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 			}),

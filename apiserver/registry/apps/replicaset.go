@@ -46,6 +46,9 @@ func ReplicaSet() registry.Resource {
 			}),
 			ValidateUpdate: registry.ValidateUpdate(func(rs, old *appsv1.ReplicaSet) field.ErrorList {
 				errs := apivalidation.ValidateObjectMetaUpdate(&rs.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+				if apiequality.Semantic.DeepEqual(rs.Spec, old.Spec) {
+					return errs // what another server accepted must not keep labels and finalizers from changing
+				}
 				errs = append(errs, validateReplicaSetSpec(&rs.Spec, field.NewPath("spec"))...)
 				return append(errs, apivalidation.ValidateImmutableField(rs.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 			}),

@@ -270,6 +270,25 @@ func TestPodUpdate(t *testing.T) {
 	}
 }
 
+// TestUpdateOfInvalidPod: a pod that this server would not have accepted can still be changed in what is allowed.
+func TestUpdateOfInvalidPod(t *testing.T) {
+	old := goodPod(t)
+	old.ResourceVersion = "1"
+	old.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{StopSignal: ptr(corev1.Signal("SIGUSR1"))}
+	if errs := validatePod(old); !hasError(errs, "stopSignal") {
+		t.Fatalf("the test needs another field: %v", errs)
+	}
+	pod := old.DeepCopy()
+	pod.Finalizers = []string{"example.com/f"}
+	if errs := validatePodUpdate(pod, old); len(errs) > 0 {
+		t.Errorf("refused: %v", errs)
+	}
+	pod.Spec.Containers[0].Image = " "
+	if errs := validatePodUpdate(pod, old); !hasError(errs, "must not have leading or trailing whitespace") {
+		t.Errorf("%v", errs)
+	}
+}
+
 func TestGracePeriod(t *testing.T) {
 	scheduled := func(p *corev1.Pod) { p.Spec.NodeName = "n" }
 	for _, test := range []struct {

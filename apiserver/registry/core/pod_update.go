@@ -26,7 +26,7 @@ var updatablePodFields = []string{
 // still hold back may besides be narrowed to fewer nodes (KEP-3838).
 func validatePodUpdate(pod, old *corev1.Pod) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaUpdate(&pod.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-	errs = append(errs, validatePodSpec(pod)...)
+	errs = append(errs, newlyInvalid(pod, old)...)
 	path := field.NewPath("spec")
 	if len(pod.Spec.Containers) != len(old.Spec.Containers) {
 		return append(errs, field.Forbidden(path.Child("containers"), "pod updates may not add or remove containers"))
@@ -223,7 +223,7 @@ func staysTerminated(now, was []corev1.ContainerStatus, policy func(name string)
 // validatePodEphemeralContainersUpdate lets containers be added, never changed or removed.
 func validatePodEphemeralContainersUpdate(pod, old *corev1.Pod) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaUpdate(&pod.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-	errs = append(errs, validatePodSpec(pod)...)
+	errs = append(errs, newlyInvalid(pod, old)...)
 	path := field.NewPath("spec", "ephemeralContainers")
 	if mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; mirror != "" {
 		errs = append(errs, field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers"))
@@ -248,7 +248,7 @@ func validatePodEphemeralContainersUpdate(pod, old *corev1.Pod) field.ErrorList 
 // validatePodResize checks a change of resources of running containers (KEP-1287).
 func validatePodResize(pod, old *corev1.Pod) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaUpdate(&pod.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-	errs = append(errs, validatePodSpec(pod)...)
+	errs = append(errs, newlyInvalid(pod, old)...)
 	path := field.NewPath("spec")
 	if _, static := old.Annotations[corev1.MirrorPodAnnotationKey]; static {
 		return append(errs, field.Forbidden(field.NewPath(""), "static pods cannot be resized"))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -61,6 +62,20 @@ func validatePodSpec(pod *corev1.Pod) field.ErrorList {
 	return append(errs, ValidatePodSpec(&pod.Spec, field.NewPath("spec"))...)
 }
 
+// newlyInvalid is what is wrong with a pod and was not already before an update. Objects that an upstream server stored may
+// hold what is refused here; they must still lose their finalizers and get their labels.
+func newlyInvalid(pod, old *corev1.Pod) field.ErrorList {
+	errs := validatePodSpec(pod)
+	if len(errs) == 0 {
+		return nil
+	}
+	known := sets.New[string]()
+	for _, err := range validatePodSpec(old) {
+		known.Insert(err.Error())
+	}
+	return slices.DeleteFunc(errs, func(err *field.Error) bool { return known.Has(err.Error()) })
+}
+
 func validatePodAnnotations(annotations map[string]string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if mirror, ok := annotations[corev1.MirrorPodAnnotationKey]; ok && mirror == "" {
@@ -113,9 +128,6 @@ func ValidatePodSpec(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	}
 	if s := spec.ActiveDeadlineSeconds; s != nil && (*s < 1 || *s > math.MaxInt32) {
 		errs = append(errs, field.Invalid(path.Child("activeDeadlineSeconds"), *s, validation.InclusiveRangeError(1, math.MaxInt32)))
-	}
-	if s := spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
-		errs = append(errs, field.Invalid(path.Child("terminationGracePeriodSeconds"), *s, apivalidation.IsNegativeErrorMsg))
 	}
 	for i, alias := range spec.HostAliases {
 		at := path.Child("hostAliases").Index(i)

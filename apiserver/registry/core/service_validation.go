@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -293,6 +294,9 @@ func (f ipFamilies) validateFamilies(s *corev1.Service, path *field.Path) field.
 
 func (f ipFamilies) validateUpdate(s, old *corev1.Service) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	if apiequality.Semantic.DeepEqual(s.Spec, old.Spec) {
+		return errs // what another server accepted must not keep labels and finalizers from changing
+	}
 	path := field.NewPath("spec")
 	if needsClusterIP(s) && needsClusterIP(old) {
 		errs = append(errs, keepsClusterIPs(s, old, path)...)
