@@ -11,6 +11,7 @@ import (
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -72,6 +73,9 @@ var limitCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = Ma
 func New(c Config) (*Endpoint, error) {
 	limitCopies()
 	res := c.Resource
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	var convert func(store.Object) (store.Object, error)
 	if res.FromStored != nil {
 		convert = res.FromStored
@@ -137,7 +141,11 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if errors.As(err, &closed) {
 			return
 		}
-		WriteStatus(w, r, Status(err, e.group, info.Name))
+		status := Status(err, e.group, info.Name)
+		if status.Reason == metav1.StatusReasonInternalError {
+			e.Logger.Error("a request failed", "verb", info.Verb, "path", info.Path, "error", err)
+		}
+		WriteStatus(w, r, status)
 	}
 }
 

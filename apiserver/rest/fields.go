@@ -1,9 +1,13 @@
 package rest
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -81,6 +85,10 @@ func (t *fieldTracker) apply(live store.Object, config *unstructured.Unstructure
 	}
 	merged, err := fm.Apply(live, config, manager, force)
 	if err != nil {
+		var api apierrors.APIStatus
+		if !errors.As(err, &api) { // the configuration does not fit the schema; upstream says so without a reason
+			err = withCode(http.StatusInternalServerError, metav1.StatusReasonUnknown, err.Error())
+		}
 		return nil, err
 	}
 	obj, ok := merged.(store.Object)
