@@ -415,7 +415,14 @@ func TestRefused(t *testing.T) {
 	if got := strings.Join(slices.Sorted(maps.Keys(p.fragments)), " "); got != "ns/a ns/b ns/c" {
 		t.Errorf("served: %s", got)
 	}
+	// Another change meanwhile goes through.
+	p.touch("ns/a")
+	delete(p.fragments, "ns/a")
+	if err := p.sync(apply); err != nil || p.fragments["ns/a"] == nil {
+		t.Errorf("a change beside refused Services: %v", err)
+	}
 	refuse = false
+	p.retryFailed()
 	if err := p.sync(apply); err != nil || len(p.fragments) != 5 {
 		t.Errorf("second sync: %v, %d served", err, len(p.fragments))
 	}

@@ -28,7 +28,9 @@ import (
 const (
 	// minInterval is the least time between two changes of the rules: a rollout's events then share one.
 	minInterval = 30 * time.Millisecond
-	retryDelay  = 2 * time.Second
+	// A failure is tried again after retryMin, then after twice that, up to retryMax.
+	retryMin = 2 * time.Second
+	retryMax = time.Minute
 )
 
 // Config says what a node's proxy serves.
@@ -63,6 +65,7 @@ type Proxy struct {
 
 	fragments map[string]*fragment // Run's own, as is
 	health    map[string]*health
+	failed    map[string]bool // Services to try again
 }
 
 // New checks cfg and registers for Services and EndpointSlices; start the informers after it.
@@ -84,7 +87,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, changed: make(chan struct{}, 1), ready: make(chan struct{}),
-		dirty: map[string]bool{}, fragments: map[string]*fragment{}, health: map[string]*health{},
+		dirty: map[string]bool{}, fragments: map[string]*fragment{}, health: map[string]*health{}, failed: map[string]bool{},
 	}
 	services := cfg.Informers.Core().V1().Services()
 	p.services = services.Lister()
@@ -158,11 +161,15 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return nil
 }
 
-// loop applies the first of a burst of changes at once and the rest together, minInterval later.
+// loop applies the first of a burst of changes at once and the rest together, minInterval later. What failed is tried
+// again by a timer of its own, ever more seldom, and holds up nothing else.
 func (p *Proxy) loop(ctx context.Context, apply func(map[string]*fragment) error) {
-	// The timer runs only after a change, or while one has failed.
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	// Both timers run only after a change or a failure.
+	rest, retry := time.NewTimer(0), time.NewTimer(retryMin)
+	defer rest.Stop()
+	defer retry.Stop()
+	retry.Stop()
+	delay := retryMin
 	pending, resting := true, true
 	for {
 		select {
@@ -170,23 +177,36 @@ func (p *Proxy) loop(ctx context.Context, apply func(map[string]*fragment) error
 			return
 		case <-p.changed:
 			pending = true
-		case <-timer.C:
+		case <-rest.C:
 			resting = false
+		case <-retry.C:
+			pending = true
+			p.retryFailed()
 		}
 		if !pending || resting {
 			continue
 		}
 		pending, resting = false, true
-		wait := minInterval
-		if err := p.sync(apply); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			p.cfg.Logger.Error("cannot set the rules of Services; trying again", "err", err)
-			pending, wait = true, retryDelay
+		rest.Reset(minInterval)
+		switch err := p.sync(apply); {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			p.cfg.Logger.Error("cannot set the rules of Services; trying again", "err", err, "in", delay)
+			retry.Reset(delay)
+			delay = min(2*delay, retryMax)
+		case len(p.failed) == 0:
+			delay = retryMin
 		}
-		timer.Reset(wait)
 	}
+}
+
+// retryFailed makes what failed look changed.
+func (p *Proxy) retryFailed() {
+	p.mu.Lock()
+	maps.Copy(p.dirty, p.failed)
+	p.mu.Unlock()
+	clear(p.failed)
 }
 
 // sync renders what has changed and applies the whole.
@@ -199,7 +219,7 @@ func (p *Proxy) sync(apply func(map[string]*fragment) error) error {
 	for key := range dirty {
 		f, err := p.fragmentOf(key)
 		if err != nil {
-			p.touchAll(dirty)
+			maps.Copy(p.failed, dirty)
 			return err
 		}
 		if !reflect.DeepEqual(p.fragments[key], f) {
@@ -244,7 +264,7 @@ func (p *Proxy) change(keys []string, to map[string]*fragment, apply func(map[st
 	case 0:
 		return err
 	case 1:
-		p.touch(keys[0])
+		p.failed[keys[0]] = true
 		return fmt.Errorf("service %s: %w", keys[0], err)
 	}
 	half := len(keys) / 2
@@ -306,14 +326,11 @@ func (p *Proxy) fragmentOf(key string) (*fragment, error) {
 }
 
 func (p *Proxy) touch(key string) {
-	if key != "" {
-		p.touchAll(map[string]bool{key: true})
+	if key == "" {
+		return
 	}
-}
-
-func (p *Proxy) touchAll(keys map[string]bool) {
 	p.mu.Lock()
-	maps.Copy(p.dirty, keys)
+	p.dirty[key] = true
 	p.mu.Unlock()
 	select {
 	case p.changed <- struct{}{}:

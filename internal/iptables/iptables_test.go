@@ -135,6 +135,10 @@ func testTable(t *testing.T, name string) {
 	if got := rules("filter", "OWN-A"); got != "-s 1.2.3.4/32 -j OWN-B" {
 		t.Errorf("after a refused change: %s", got)
 	}
+	run("-F OWN-A")
+	if repaired, err := table.Verify(ctx); !repaired || err != nil || rules("filter", "OWN-A") != "-s 1.2.3.4/32 -j OWN-B" {
+		t.Errorf("Verify after a refused change: %v, %v", repaired, err)
+	}
 	if _, err := table.Set(ctx, Chains{"filter": {"OWN-A": {"-s 5.5.5.5/32 -j DROP"}}}); err != nil {
 		t.Error(err)
 	}

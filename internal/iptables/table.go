@@ -60,14 +60,19 @@ func NewTable(cfg Config) *Table {
 	return t
 }
 
-// Set makes the chains of this owner exactly wanted, and returns how many chains that changed. The first call, and the
-// first one after an error, replaces whatever chains with the prefix exist and puts the anchors in place. Chains that a
+// Set makes the chains of this owner exactly wanted, and returns how many chains that changed. After an error the chains
+// wanted before are the wanted ones again. The first call, and the first one after an error, replaces whatever chains with the prefix exist and puts the anchors in place. Chains that a
 // process before us left and that are in wanted keep serving until they are replaced in the same transaction.
 func (t *Table) Set(ctx context.Context, wanted Chains) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	before := t.wanted
 	t.wanted = wanted.clone()
-	return t.setLocked(ctx)
+	n, err := t.setLocked(ctx)
+	if err != nil && before != nil {
+		t.wanted = before // what Verify shall come back to
+	}
+	return n, err
 }
 
 func (t *Table) setLocked(ctx context.Context) (int, error) {
