@@ -187,7 +187,7 @@ func nodeUser(name string) user.Info { return person("system:node:"+name, user.N
 
 func nodePod(node, name string) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: "uid-of-" + "pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: "uid-of-pod"},
 		Spec: corev1.PodSpec{
 			NodeName: node, ServiceAccountName: name + "-sa",
 			ImagePullSecrets: []corev1.LocalObjectReference{{Name: name + "-pull"}},
