@@ -498,6 +498,21 @@ func TestServer(t *testing.T) {
 	}
 }
 
+func TestPortTaken(t *testing.T) {
+	netnstest.NeedRoot(t)
+	other, err := net.ListenPacket("udp4", "0.0.0.0:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := newServer(t, "").Run(context.Background()); err == nil || !strings.Contains(err.Error(), "another DNS server") {
+		t.Errorf("Run with the port taken: %v", err)
+	}
+	if out, _ := exec.Command("ip", "-br", "addr", "show", "dev", "lo").Output(); strings.Contains(string(out), "10.43.0.10") {
+		t.Errorf("the address stayed: %s", out)
+	}
+}
+
 func BenchmarkRespond(b *testing.B) {
 	s := newServer(b, "")
 	q := new(dns.Msg).SetQuestion("web.ns.svc.cluster.local.", dns.TypeA)

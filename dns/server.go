@@ -116,12 +116,12 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	listen := netip.AddrPortFrom(s.cfg.Address, 53).String()
 	packets, err := net.ListenPacket("udp4", listen)
 	if err != nil {
-		return fmt.Errorf("dns: %w", err)
+		return listenError(err)
 	}
 	defer packets.Close()
 	listener, err := net.Listen("tcp4", listen)
 	if err != nil {
-		return fmt.Errorf("dns: %w", err)
+		return listenError(err)
 	}
 	defer listener.Close()
 	group, ctx := errgroup.WithContext(ctx)
@@ -162,6 +162,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("dns: %w", err)
 	}
 	return nil
+}
+
+func listenError(err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("dns: %w: another DNS server on this machine listens on all addresses; let it listen on its own", err)
+	}
+	return fmt.Errorf("dns: %w", err)
 }
 
 // serve answers one query.
