@@ -200,7 +200,7 @@ func (s *Cluster) Apply(manifest string) {
 func (s *Cluster) TryKubectlInput(d time.Duration, input string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), d)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, kubectl(), args...)
+	cmd := exec.CommandContext(ctx, KubectlPath(), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.Kubeconfig())
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
@@ -210,8 +210,8 @@ func (s *Cluster) TryKubectlInput(d time.Duration, input string, args ...string)
 	return out, err
 }
 
-// kubectl is $MINI_E2E_KUBECTL, or the machine's, or the one in mini.
-func kubectl() string {
+// KubectlPath is $MINI_E2E_KUBECTL, or the machine's, or the one in mini.
+func KubectlPath() string {
 	if k := os.Getenv("MINI_E2E_KUBECTL"); k != "" {
 		return k
 	}
