@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -67,28 +66,13 @@ func imageCommand(s streams) *cli.Command {
 
 // withImages runs fn with the image store of the node whose data dir it is, through the socket of its containerd.
 func withImages(ctx context.Context, dataDir, socket string, fn func(context.Context, container.Images) error) error {
-	if socket == "" {
-		socket = filepath.Join(dataDir, "agent", "containerd", "s", "containerd.sock")
-	}
-	if _, err := os.Stat(socket); err != nil {
-		return fmt.Errorf("no containerd answers at %s: start `mini server` or `mini agent` first, or say where with --data-dir", socket)
-	}
-	c, err := container.New(container.Config{DataDir: dataDir, Socket: socket})
-	if err != nil {
+	images, stop, err := container.OpenImages(container.Config{DataDir: dataDir, Socket: socket})
+	if errors.Is(err, container.ErrNotRunning) {
+		return fmt.Errorf("%w: start `mini server` or `mini agent` first, or say where with --data-dir", err)
+	} else if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	select {
-	case err := <-ended:
-		cancel()
-		return err
-	case <-c.Ready():
-	}
-	err = fn(ctx, c)
-	cancel()
-	return errors.Join(err, <-ended)
+	return errors.Join(fn(ctx, images), stop())
 }
 
 func importImage(ctx context.Context, dataDir, file string, s streams) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -122,7 +123,7 @@ func (r *Containerd) follow(ctx context.Context) error {
 func (r *Containerd) followOnce(ctx context.Context, first bool) error {
 	ctx, cancel := context.WithCancel(engineContext(ctx, r.log))
 	defer cancel()
-	stream, errs := r.client.Subscribe(ctx, `topic=="/tasks/exit"`, `topic=="/tasks/oom"`)
+	stream, errs := r.client.Subscribe(ctx, `topic=="/tasks/exit"`, `topic=="/tasks/oom"`, `topic~="^/images/"`)
 	left, err := r.adopt(ctx)
 	if err != nil {
 		return err
@@ -141,7 +142,12 @@ func (r *Containerd) followOnce(ctx context.Context, first bool) error {
 			r.hub.publish(Event{})
 		}
 	}()
-	defer func() { cancel(); <-removed }()
+	changed, kept := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(kept)
+		r.keepImages(ctx, changed)
+	}()
+	defer func() { cancel(); <-removed; <-kept }()
 	for {
 		select {
 		case <-ctx.Done():
@@ -152,7 +158,35 @@ func (r *Containerd) followOnce(ctx context.Context, first bool) error {
 			}
 			return err
 		case e := <-stream:
+			if e != nil && strings.HasPrefix(e.Topic, "/images/") {
+				select {
+				case changed <- struct{}{}:
+				default: // what is to be done covers it
+				}
+				continue
+			}
 			r.handle(ctx, e)
+		}
+	}
+}
+
+// settleTime is how long images must have stopped changing before they are kept: one pull is several changes.
+const settleTime = time.Second
+
+// keepImages makes changes of images last that others make, by the socket. Our own do not wait for it.
+func (r *Containerd) keepImages(ctx context.Context, changed <-chan struct{}) {
+	var settled <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			settled = time.After(settleTime)
+		case <-settled:
+			settled = nil
+			if err := r.imagesChanged(ctx); err != nil && ctx.Err() == nil {
+				r.log.Warn("a change of the images may not survive a power failure", "err", err)
+			}
 		}
 	}
 }

@@ -162,7 +162,7 @@ func (r *Containerd) imageInfo(ctx context.Context, ref string) (*imageInfo, err
 
 // Image implements Images.
 func (r *Containerd) Image(ctx context.Context, ref string) (Image, error) {
-	ctx, err := r.in(ctx)
+	ctx, err := r.inImages(ctx)
 	if err != nil {
 		return Image{}, err
 	}
@@ -184,7 +184,7 @@ func (r *Containerd) Image(ctx context.Context, ref string) (Image, error) {
 
 // ListImages implements Images.
 func (r *Containerd) ListImages(ctx context.Context) ([]Image, error) {
-	ctx, err := r.in(ctx)
+	ctx, err := r.inImages(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func imageUser(user string) (*int64, string) {
 
 // Import implements Images. tar is an OCI layout or docker archive, which may be compressed by gzip or zstd.
 func (r *Containerd) Import(ctx context.Context, tar io.Reader) (_ []Image, err error) {
-	if ctx, err = r.in(ctx); err != nil {
+	if ctx, err = r.inImages(ctx); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -303,7 +303,7 @@ func (r *Containerd) unpack(ctx context.Context, img images.Image) error {
 // RemoveImage implements Images. A name takes away that name, an ID the image with all its names; that there is none is no
 // error. Running containers keep their root file systems.
 func (r *Containerd) RemoveImage(ctx context.Context, ref string) error {
-	ctx, err := r.in(ctx)
+	ctx, err := r.inImages(ctx)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -282,5 +283,54 @@ func TestMirror(t *testing.T) {
 	}
 	if len(mirror.secrets) > 0 {
 		t.Errorf("the mirror got %v", mirror.secrets)
+	}
+}
+
+// TestImagesOfAnotherProcess uses a node's images by its socket, as the command line does, beside pods that run.
+func TestImagesOfAnotherProcess(t *testing.T) {
+	n := newNode(t)
+	if _, _, err := OpenImages(Config{DataDir: t.TempDir()}); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("where nothing runs: %v", err)
+	}
+	images, stop, err := OpenImages(Config{DataDir: n.dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	imported, err := images.Import(t.Context(), bytes.NewReader(busyboxImage(t, testImage, nil)))
+	if err != nil || len(imported) != 1 {
+		t.Fatalf("%+v, %v", imported, err)
+	}
+	pod := testPod("beside")
+	s := n.run(pod)
+	if text, c := n.output(s, pod, n.script(s, pod, "main", "echo runs")); text != "runs\n" {
+		t.Errorf("%q %+v", text, c)
+	}
+	reg := newRegistry(t, "", busyboxImage(t, "ignored", func(c *imagespec.ImageConfig) { c.User = "5" }))
+	n.trust(strings.TrimPrefix(reg.URL, "https://"), reg, reg)
+	pulled, err := images.Pull(t.Context(), strings.TrimPrefix(reg.URL, "https://")+"/app:v1", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := images.ListImages(t.Context()); err != nil || len(all) != 2 {
+		t.Errorf("images %+v, %v", all, err)
+	}
+	if _, err := n.Image(t.Context(), pulled.ID); err != nil {
+		t.Error(err)
+	}
+	// What another process changed reaches the disk as well.
+	good := filepath.Join(n.dir, "agent/containerd/root", metadataFile+goodSuffix)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if data, err := os.ReadFile(good); err == nil && bytes.Contains(data, []byte("/app:v1")) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the change was not kept")
+		}
+	}
+	if err := images.RemoveImage(t.Context(), pulled.ID); err != nil {
+		t.Error(err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }

@@ -25,7 +25,7 @@ import (
 
 // Pull implements Images. Each of creds is tried until the registry takes one; without any the pull is anonymous.
 func (r *Containerd) Pull(ctx context.Context, ref string, creds []Credentials, progress func(done, total int64)) (Image, error) {
-	ctx, err := r.in(ctx)
+	ctx, err := r.inImages(ctx)
 	if err != nil {
 		return Image{}, err
 	}

@@ -67,8 +67,10 @@ type Containerd struct {
 	dir   string // DataDir/agent/containerd
 	log   *slog.Logger
 	ready chan struct{}
+	// connected closes before ready, when containerd answers: what concerns images need not wait for the adoption.
+	connected chan struct{}
 
-	// Set before ready closes, read-only after.
+	// Set before connected closes, read-only after.
 	engine         *engine // nil with Config.Socket
 	client         *containerd.Client
 	tasks          tasks.TasksClient
@@ -122,6 +124,7 @@ func New(cfg Config) (*Containerd, error) {
 		dir:        filepath.Join(cfg.DataDir, "agent", "containerd"),
 		log:        cfg.Logger.With("component", "containerd"),
 		ready:      make(chan struct{}),
+		connected:  make(chan struct{}),
 		sandboxes:  make(map[string]*sandbox),
 		containers: make(map[string]*container),
 	}, nil
@@ -141,6 +144,7 @@ func (r *Containerd) Run(ctx context.Context) (err error) {
 	if err := r.connect(background); err != nil {
 		return fmt.Errorf("container runtime: %w", err)
 	}
+	close(r.connected)
 	defer func() {
 		r.exiting.Wait()
 		stop()
@@ -263,10 +267,60 @@ func (r *Containerd) connect(ctx context.Context) error {
 // imagesChanged makes sure that a change of the images outlasts a power failure.
 func (r *Containerd) imagesChanged(ctx context.Context) error {
 	if r.engine == nil {
-		return nil // containerd's own affair
+		return nil // the affair of whoever runs containerd
 	}
 	return r.engine.stores.keep(ctx)
 }
+
+// inImages is in for calls that concern images only.
+func (r *Containerd) inImages(ctx context.Context) (context.Context, error) {
+	select {
+	case <-r.connected:
+		return engineContext(ctx, r.log), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// OpenImages reaches the images of a node that runs in another process, by its containerd's socket: that of cfg.Socket, or
+// else of the mini whose data dir it is. It leaves sandboxes and containers alone; cfg needs no network for it. The function
+// closes the connection.
+func OpenImages(cfg Config) (Images, func() error, error) {
+	if cfg.Network == nil {
+		cfg.Network = noNetwork{}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	r, err := New(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.cfg.Socket == "" {
+		sockets, err := socketDir(filepath.Join(r.dir, "s"))
+		if err != nil {
+			return nil, nil, err
+		}
+		r.cfg.Socket = filepath.Join(sockets, "containerd.sock")
+	}
+	if _, err := os.Stat(trimScheme(r.cfg.Socket)); err != nil {
+		return nil, nil, fmt.Errorf("no containerd answers at %s: %w", r.cfg.Socket, ErrNotRunning)
+	}
+	if err := r.connect(context.Background()); err != nil {
+		return nil, nil, err
+	}
+	close(r.connected)
+	return r, r.client.Close, nil
+}
+
+// noNetwork is for who has no sandboxes.
+type noNetwork struct{}
+
+var errNoNetwork = errors.New("no pod network")
+
+func (noNetwork) Add(context.Context, cni.Pod) (cni.Result, error) { return cni.Result{}, errNoNetwork }
+func (noNetwork) Del(context.Context, cni.Pod) error               { return errNoNetwork }
+func (noNetwork) Prune(context.Context, []string) error            { return errNoNetwork }
 
 // in waits until calls can be answered and gives the context for them.
 func (r *Containerd) in(ctx context.Context) (context.Context, error) {
