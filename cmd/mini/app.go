@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/mini-k8s/mini/cni"
 	"github.com/mini-k8s/mini/internal/version"
 )
 
@@ -29,6 +31,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // run is the program: it returns the exit code, 0 for success, 1 for a failure, 2 for a mistake in the command line, and
 // whatever a command that mini ran for the user returned.
 func run(ctx context.Context, args []string, s streams) int {
+	if len(args) == 1 && os.Getenv("CNI_COMMAND") != "" {
+		return cni.PluginMain() // a container runtime calls mini as the CNI plugin of that name
+	}
 	app := newApp(s)
 	err := app.RunContext(ctx, permute(app, args))
 	var usage usageError
