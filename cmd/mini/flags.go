@@ -62,6 +62,17 @@ func nodeFlags() []cli.Flag {
 	}
 }
 
+// prepareNode completes the flags from --config, and takes the token out of the environment, which shims and containers' helpers
+// would inherit.
+func prepareNode(c *cli.Context) error {
+	for _, name := range env("token") {
+		if err := os.Unsetenv(name); err != nil {
+			return err
+		}
+	}
+	return loadConfigFile(c)
+}
+
 // loadConfigFile fills the flags that neither the command line nor the environment gave from --config.
 func loadConfigFile(c *cli.Context) error {
 	path := c.String("config")

@@ -37,7 +37,7 @@ func serverCommand(s streams) *cli.Command {
 			&cli.BoolFlag{Name: "disable-agent", Usage: "run no pods on this node", EnvVars: env("disable-agent")},
 			text("write-kubeconfig", "", "`FILE` for the cluster-admin's kubeconfig (default: DATA-DIR/kubeconfig)"),
 		),
-		Before: loadConfigFile,
+		Before: prepareNode,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("server: %q is too much: it takes flags only", strings.Join(c.Args().Slice(), " "))
@@ -114,7 +114,7 @@ func agentCommand(s streams) *cli.Command {
 			text("join", "", "`URL` of a server, such as https://192.0.2.10:6443"),
 			text("token", "", "`TOKEN` from the server's DATA-DIR/token or `mini token create`"),
 		),
-		Before: loadConfigFile,
+		Before: prepareNode,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("agent: %q is too much: it takes flags only", strings.Join(c.Args().Slice(), " "))
