@@ -49,8 +49,13 @@ type Controller struct {
 	seen    map[string]time.Time // last heartbeat, by node
 	mark    map[string]bool      // nodes that stopped being ready, whose pods have not been marked yet
 	evicted map[string]time.Time // last NoExecute taint added, by zone
-	calm    bool
+	since   map[string]time.Time // when the node's readiness last changed, as seen here
+	calm    bool                 // no node is ready, though one was
+	ready   bool                 // a node has been ready
 }
+
+// hesitate is how long a node must have said NotReady itself before its pods are to go: a kubelet that starts says so too.
+const hesitate = 5 * time.Second
 
 // New subscribes to Nodes, Leases and Pods.
 func New(cfg Config) (*Controller, error) {
@@ -70,6 +75,7 @@ func New(cfg Config) (*Controller, error) {
 	c := &Controller{
 		cfg: cfg, nodes: core.Nodes().Lister(), pods: core.Pods().Informer().GetIndexer(),
 		seen: map[string]time.Time{}, mark: map[string]bool{}, evicted: map[string]time.Time{},
+		since: map[string]time.Time{},
 	}
 	c.queue = work.NewQueue(work.Config[string]{Name: "nodelifecycle", Sync: c.sync, Logger: cfg.Logger})
 	c.sources = []feed.Source{
@@ -106,6 +112,7 @@ func (c *Controller) nodeChanged(old, node *corev1.Node) {
 	if node == nil {
 		delete(c.seen, old.Name)
 		delete(c.mark, old.Name)
+		delete(c.since, old.Name)
 		c.cfg.Events.Eventf(old, corev1.EventTypeNormal, "RemovingNode", "Node %s event: Removing Node %s from Controller", old.Name, old.Name)
 		return
 	}
@@ -123,6 +130,7 @@ func (c *Controller) nodeChanged(old, node *corev1.Node) {
 	}
 	c.queue.Add(node.Name)
 	if old == nil || readyStatus(old) != readyStatus(node) {
+		c.since[node.Name] = time.Now()
 		c.queueWaitingLocked(node.Name)
 	}
 }
@@ -198,9 +206,10 @@ func (c *Controller) state() (disruption, error) {
 	d := judge(nodes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d.calm != c.calm {
-		c.calm = d.calm
-		if d.calm {
+	c.ready = c.ready || d.ready
+	if calm := d.calm && c.ready; calm != c.calm {
+		c.calm = calm
+		if calm {
 			c.cfg.Logger.Warn("no node is ready: nothing is evicted until one is", "nodes", len(nodes))
 		} else {
 			c.cfg.Logger.Info("a node is ready again: pods of nodes that are not will be evicted in time")
@@ -214,6 +223,9 @@ func (c *Controller) taint(ctx context.Context, node *corev1.Node, state disrupt
 	every, ok := state.pace(zone)
 	c.mu.Lock()
 	wait := c.evicted[zone].Add(every).Sub(now)
+	if readyStatus(node) == corev1.ConditionFalse {
+		wait = max(wait, c.since[node.Name].Add(hesitate).Sub(now))
+	}
 	c.mu.Unlock()
 	want, changed, waiting := taints(node, now, ok && wait <= 0, state.calm)
 	if waiting && ok {

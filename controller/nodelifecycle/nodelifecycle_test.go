@@ -157,6 +157,25 @@ func TestOnlyNode(t *testing.T) {
 	})
 }
 
+// A kubelet that starts says NotReady first. That must not cost a taint that is taken away again a moment later.
+func TestStartingNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 1)
+		must(b.Client.CoreV1().Nodes().Create(context.Background(), node("new", corev1.ConditionFalse), metav1.CreateOptions{}))
+		taintsOf := func() string {
+			synctest.Wait()
+			return fmt.Sprint(names(must(b.Client.CoreV1().Nodes().Get(context.Background(), "new", metav1.GetOptions{})).Spec.Taints))
+		}
+		if got := taintsOf(); got != "[node.kubernetes.io/not-ready:NoSchedule]" {
+			t.Errorf("at once: %s", got)
+		}
+		time.Sleep(hesitate)
+		if got := taintsOf(); got != "[node.kubernetes.io/not-ready:NoExecute node.kubernetes.io/not-ready:NoSchedule]" {
+			t.Errorf("later: %s", got)
+		}
+	})
+}
+
 func TestNeverHeardOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2)

@@ -160,10 +160,12 @@ func zoneOf(node *corev1.Node) string {
 	return node.Labels[corev1.LabelTopologyRegion] + "/" + node.Labels[corev1.LabelTopologyZone]
 }
 
-// disruption is the state of all zones. calm says that no node of the cluster is ready.
+// disruption is the state of all zones. ready says that some node of the cluster is ready, calm that there are nodes and none
+// is.
 type disruption struct {
 	zones map[string]mode
 	size  map[string]int
+	ready bool
 	calm  bool
 }
 
@@ -195,6 +197,7 @@ func judge(nodes []*corev1.Node) disruption {
 			out.zones[z] = normal
 		}
 	}
+	out.ready = all > 0
 	out.calm = known > 0 && all == 0
 	return out
 }
