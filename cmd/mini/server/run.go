@@ -183,7 +183,7 @@ func (s *server) runCluster(ctx context.Context) error {
 	group.Go(func() error {
 		return controller.Run(ctx, controller.Config{
 			Client: s.admin, Metadata: objects, Informers: s.informers, Logger: s.log, ClusterCIDR: s.cfg.Settings.ClusterCIDR,
-			RootCA: s.keys.CA.PEM(), Signer: s.keys.CA,
+			RootCA: s.keys.CA.PEM(), Signer: s.keys.CA, ServerURL: s.url(),
 		})
 	})
 	return group.Wait()
