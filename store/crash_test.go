@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,6 +52,59 @@ func writeForEver(dir string) {
 		}()
 	}
 	select {}
+}
+
+// A first start that was killed at any point does not stand in the way of the next.
+func TestKillFirstStart(t *testing.T) {
+	for _, after := range []time.Duration{5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 80, 100} {
+		dir := filepath.Join(t.TempDir(), "etcd")
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), crashDir+"="+dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// From the moment on that it has begun, which takes a test binary a while.
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(dir, "name")); err == nil {
+				break
+			}
+		}
+		time.Sleep(after * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		s, err := Open(ctx, Config{DataDir: dir})
+		if err != nil {
+			t.Fatalf("killed after %d ms: %v", after, err)
+		}
+		run, stop := context.WithCancel(ctx)
+		stop()
+		if err := s.Run(run); err != nil {
+			t.Error(err)
+		}
+		cancel()
+	}
+	// A log without members and with the mark, whatever the timing above has met.
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "first-start"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "member", "wal"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "member", "wal", "0000000000000000-0000000000000000.wal"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, stop := openUntil(t, Config{DataDir: dir})
+	set(t, configMaps(s), "ns/a", "v", "1")
+	stop()
+	s, stop = openUntil(t, Config{DataDir: dir}) // and the mark is gone
+	defer stop()
+	if _, err := configMaps(s).Get(t.Context(), "ns/a", ""); err != nil {
+		t.Error(err)
+	}
 }
 
 // A process that is killed at any moment has lost nothing that it acknowledged, and the next one starts where it was.

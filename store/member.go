@@ -21,6 +21,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/pkg/v3/featuregate"
 	"go.etcd.io/etcd/server/v3/config"
@@ -56,7 +57,7 @@ func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(cfg.DataDir)
+	lock, err := lockDir(ctx, cfg.DataDir, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +67,14 @@ func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
 		return nil, err
 	}
 	fatal := make(chan error, 1)
+	done, err := beginFirst(cfg.DataDir, cfg.Logger)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
 	starting.Lock()
 	defer starting.Unlock()
-	srv, err := etcdserver.NewServer(memberConfig(cfg, name, fatal))
+	srv, err := newServer(memberConfig(cfg, name, fatal), fatal)
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("opening etcd in %s: %w", cfg.DataDir, err)
@@ -99,6 +105,9 @@ func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for etcd to start: %w", context.Cause(ctx))
 	}
+	if err := done(); err != nil {
+		return nil, err
+	}
 	m.acked.Store(srv.KV().Rev())
 	m.shrink()
 	if cfg.Socket != "" {
@@ -107,6 +116,20 @@ func startMember(ctx context.Context, cfg Config) (_ *member, retErr error) {
 		}
 	}
 	return m, nil
+}
+
+// newServer keeps what etcd would end the process for, which ends the goroutine that says it, away from the caller's.
+func newServer(cfg config.ServerConfig, fatal <-chan error) (srv *etcdserver.EtcdServer, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		srv, err = etcdserver.NewServer(cfg)
+	}()
+	<-done
+	if srv == nil && err == nil {
+		err = <-fatal
+	}
+	return srv, err
 }
 
 // memberConfig is etcd's configuration for a member that only this process talks to.
@@ -170,20 +193,99 @@ func memberConfig(cfg Config, name string, fatal chan<- error) config.ServerConf
 	}
 }
 
-// lockDir takes the data dir for this process, so that a second one is told rather than left waiting for etcd's own lock.
-func lockDir(dir string) (*os.File, error) {
+// lockDir takes the data dir for this process. A process that was killed keeps its locks until the last write it waits
+// for is done, so that the next one has some patience; then it is told, rather than left waiting for etcd's own lock.
+func lockDir(ctx context.Context, dir string, log *slog.Logger) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by another process", dir)
+	start, told := time.Now(), false
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && !etcdLocksFree(dir) {
+			err = unix.EWOULDBLOCK
 		}
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
+		switch {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			f.Close()
+			return nil, fmt.Errorf("locking %s: %w", dir, err)
+		case time.Since(start) > lockWait || ctx.Err() != nil:
+			f.Close()
+			return nil, fmt.Errorf("%s is in use by another process", dir)
+		case !told && time.Since(start) > time.Second:
+			told = true
+			log.Info("waiting for another process to leave the data dir", "dir", dir)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond): // a lock that is let go tells nobody who could also hear of ctx
+		}
 	}
-	return f, nil
+}
+
+// etcdLocksFree says whether etcd will get the locks it takes itself. A dying process lets them go one after the other,
+// and an etcd of somebody else may be at work in a data dir that was taken over; etcd waits for ever or gives up halfway.
+func etcdLocksFree(dir string) bool {
+	files, _ := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal")) // the pattern is fine
+	for _, path := range files {
+		l, err := fileutil.TryLockFile(path, os.O_WRONLY, 0o600)
+		if errors.Is(err, fileutil.ErrLocked) {
+			return false
+		}
+		if err == nil {
+			l.Close()
+		}
+	}
+	db, err := os.Open(filepath.Join(dir, "member", "snap", "db"))
+	if err != nil {
+		return true // not there yet; other errors are etcd's to tell
+	}
+	defer db.Close()
+	return !errors.Is(unix.Flock(int(db.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
+const lockWait = 3 * time.Second
+
+// beginFirst guards the first start in a data dir. etcd that is killed before its first log entries are written leaves a
+// log without members, which no later start gets out of. So a mark stands beside it until the first start is over: with
+// the mark there nothing was ever acknowledged, and starting over loses nothing. The returned func takes it away.
+func beginFirst(dir string, log *slog.Logger) (done func() error, _ error) {
+	mark, data := filepath.Join(dir, "first-start"), filepath.Join(dir, "member")
+	if _, err := os.Stat(mark); err == nil {
+		log.Warn("the first start of etcd did not finish; starting over", "dir", dir)
+		if err := os.RemoveAll(data); err != nil {
+			return nil, err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if _, err := os.Stat(data); err == nil {
+		return func() error { return nil }, nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return nil, err
+	}
+	return func() error {
+		if err := os.Remove(mark); err != nil {
+			return err
+		}
+		// The mark must be gone for good before the first write is acknowledged.
+		return syncDir(dir)
+	}, syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 // memberName reads the member's name, or makes one that no other member has.
@@ -211,9 +313,6 @@ var starting sync.Mutex
 // panics where etcd, which applies in another goroutine, has dropped entries from memory already.
 func (m *member) elect(ctx context.Context) error {
 	id := uint64(m.server.MemberID())
-	if members := m.server.Cluster().Members(); len(members) != 1 || members[0].ID != m.server.MemberID() {
-		return nil
-	}
 	published, ok := expvar.Get("raft.status").(expvar.Func)
 	if !ok {
 		return errors.New("etcd does not publish its raft status")
@@ -222,7 +321,14 @@ func (m *member) elect(ctx context.Context) error {
 	for wait := 200 * time.Microsecond; m.server.Leader() == 0; wait = min(2*wait, 10*time.Millisecond) {
 		changed := m.server.LeaderChangedNotify()
 		status, ok := published().(raft.Status)
-		if ok && status.ID == id && status.Applied == status.HardState.GetCommit() && status.RaftState == raft.StateFollower {
+		if !ok || status.ID != id {
+			status = raft.Status{} // it has stopped, which fatal tells
+		}
+		voters := status.Config.Voters.IDs() // none as long as the entry that made this member one is not applied
+		if len(voters) > 1 {
+			return nil
+		}
+		if len(voters) == 1 && status.Applied == status.HardState.GetCommit() && status.RaftState == raft.StateFollower {
 			if err := m.server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id}); err != nil {
 				return fmt.Errorf("electing the only member: %w", err)
 			}
