@@ -184,9 +184,14 @@ func TestGraphProperties(t *testing.T) {
 				look := g.observe(o)
 				for _, r := range owners {
 					_, lives := alive[r.UID]
-					virtual := g.nodes[r.UID].virtual
 					before := known && slices.ContainsFunc(was.owners, func(b metav1.OwnerReference) bool { return b.UID == r.UID })
-					if !lives && virtual && !before && !slices.Contains(look, r.UID) && !slices.ContainsFunc(values(alive), func(x object) bool {
+					if before {
+						continue // its owner may have gone meanwhile, and it was looked at then
+					}
+					if g.nodes[r.UID] == nil {
+						t.Fatalf("the new reference to %s is not known", r.UID)
+					}
+					if !lives && g.nodes[r.UID].virtual && !slices.Contains(look, r.UID) && !slices.ContainsFunc(values(alive), func(x object) bool {
 						return x.uid != o.uid && slices.ContainsFunc(x.owners, func(b metav1.OwnerReference) bool { return b.UID == r.UID })
 					}) {
 						t.Fatalf("nobody looks for the unknown owner %s", r.UID)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,11 +179,11 @@ func TestNodesGetBlocks(t *testing.T) {
 // A write whose answer is lost is repeated with the same block.
 func TestLostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fails := 3
+		var fails atomic.Int32 // the fake client calls from the controller's goroutine
+		fails.Store(3)
 		w := controllertest.New(t, node("a", ""), node("b", ""))
 		w.Client.PrependReactor("patch", "nodes", func(a clienttesting.Action) (bool, runtime.Object, error) {
-			if a.(clienttesting.PatchAction).GetName() == "a" && fails > 0 {
-				fails--
+			if a.(clienttesting.PatchAction).GetName() == "a" && fails.Add(-1) >= 0 {
 				return true, nil, fmt.Errorf("connection reset")
 			}
 			return false, nil, nil
@@ -194,7 +195,7 @@ func TestLostAnswer(t *testing.T) {
 		}
 		w.Start(c)
 		synctest.Wait()
-		for fails > 0 || cidrOf(t, w, "a") == "" {
+		for fails.Load() > 0 || cidrOf(t, w, "a") == "" {
 			time.Sleep(time.Millisecond)
 		}
 		if a, b := cidrOf(t, w, "a"), cidrOf(t, w, "b"); a == "" || b == "" || a == b {
