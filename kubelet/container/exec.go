@@ -114,7 +114,12 @@ func (r *Containerd) runExec(ctx context.Context, id, execID string, s Streams, 
 	if !s.TTY {
 		copyOut(s.Stderr, d.Stderr)
 	}
-	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID}); err != nil {
+	// A start that is given up half-way would leave a process that nobody knows of: it is seen through, and what has run out of
+	// time is killed below.
+	starting, cancel := undo(ctx)
+	_, err := r.tasks.Start(starting, &tasks.StartRequest{ContainerID: id, ExecID: execID})
+	cancel()
+	if err != nil {
 		return 0, native(err)
 	}
 	done := make(chan struct{})
