@@ -7,7 +7,7 @@ mini=$PWD/bin/mini
 name=quickstart
 port=8080
 dir=/var/lib/mini-clusters/$name
-export KUBECONFIG=$dir/kubeconfig
+kubeconfig=$dir/kubeconfig
 
 if [ "${1:-}" = down ]; then
 	[ -x "$mini" ] || { echo "bin/mini is not there, so nothing can be running; \`make build\` makes it" >&2; exit 1; }
@@ -15,10 +15,10 @@ if [ "${1:-}" = down ]; then
 fi
 
 step() { printf '\n== %s\n' "$*"; }
-kubectl() { "$mini" kubectl "$@"; }
+kubectl() { KUBECONFIG=$kubeconfig "$mini" kubectl "$@"; }
 
 step "cluster $name: a server and two agents"
-if [ -f "$KUBECONFIG" ] && kubectl get --raw /readyz >/dev/null 2>&1; then
+if [ -f "$kubeconfig" ] && kubectl get --raw /readyz >/dev/null 2>&1; then
 	echo "it runs already"
 else
 	"$mini" cluster delete $name
@@ -48,7 +48,7 @@ call curl -fsS --max-time 5 "http://127.0.0.1:$published"
 
 cat <<TXT
 
-kubectl:   export KUBECONFIG=$KUBECONFIG    (also merged as context mini-$name)
+kubectl:   export KUBECONFIG=$kubeconfig    (also merged as context mini-$name)
 stop it:   bin/mini cluster stop $name
 remove it: make quickstart-down
 TXT
