@@ -26,6 +26,9 @@ type Cluster struct {
 	Client kubernetes.Interface
 	Config *rest.Config // of Client, without a rate limit
 	t      testing.TB
+
+	kubectl    string // "" is KubectlPath
+	kubeconfig string // "" is the cluster's
 }
 
 // Options of a test's cluster.
@@ -183,6 +186,45 @@ func (s *Cluster) Kubectl(args ...string) string {
 	return string(out)
 }
 
+// With is the cluster for a subtest, as another kubectl sees it in a namespace of its own, which it makes.
+func (s *Cluster) With(t testing.TB, kubectl, namespace string) *Cluster {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(s.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range config.Contexts {
+		c.Namespace = namespace
+	}
+	other := &Cluster{
+		Cluster: s.Cluster, Client: s.Client, Config: s.Config, t: t, kubectl: kubectl, kubeconfig: filepath.Join(t.TempDir(), "kubeconfig"),
+	}
+	if err := clientcmd.WriteToFile(*config, other.kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	other.Kubectl("create", "namespace", namespace)
+	return other
+}
+
+// Kubeconfig is what kubectl is run with.
+func (s *Cluster) Kubeconfig() string {
+	if s.kubeconfig != "" {
+		return s.kubeconfig
+	}
+	return s.Cluster.Kubeconfig()
+}
+
+// KubectlCommand is kubectl on the cluster, to be started by the caller.
+func (s *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
+	path := s.kubectl
+	if path == "" {
+		path = KubectlPath()
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.Kubeconfig())
+	return cmd
+}
+
 // TryKubectl runs kubectl for at most d and returns both outputs together.
 func (s *Cluster) TryKubectl(d time.Duration, args ...string) ([]byte, error) {
 	return s.TryKubectlInput(d, "", args...)
@@ -200,8 +242,7 @@ func (s *Cluster) Apply(manifest string) {
 func (s *Cluster) TryKubectlInput(d time.Duration, input string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), d)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, KubectlPath(), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.Kubeconfig())
+	cmd := s.KubectlCommand(ctx, args...)
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
@@ -218,8 +259,11 @@ func KubectlPath() string {
 	if k, err := exec.LookPath("kubectl"); err == nil {
 		return k
 	}
-	return filepath.Join(root(), "bin", "helpers", "kubectl")
+	return EmbeddedKubectl()
 }
+
+// EmbeddedKubectl is the kubectl that mini holds, as a file.
+func EmbeddedKubectl() string { return filepath.Join(root(), "bin", "helpers", "kubectl") }
 
 // InNode runs a command in a node's network for at most d and returns both outputs together.
 func (s *Cluster) InNode(node string, d time.Duration, command ...string) ([]byte, error) {
