@@ -21,6 +21,7 @@ func (s *Server) bootstrap(ctx context.Context, client kubernetes.Interface) err
 		s.config.Store.Healthy,
 		func(ctx context.Context) error { return makeNamespaces(ctx, client) },
 		s.plugins.Bootstrap,
+		func(ctx context.Context) error { return s.makeFirstObjects(ctx, client) },
 		func(ctx context.Context) error { return s.syncKubernetesService(ctx, client) },
 	}
 	for _, step := range steps {

@@ -52,3 +52,8 @@ func Age(t metav1.Time) string {
 	}
 	return duration.HumanDuration(time.Since(t.Time))
 }
+
+// Boolean is a column of true and false shown by default.
+func Boolean(name, description string) metav1.TableColumnDefinition {
+	return metav1.TableColumnDefinition{Name: name, Type: "boolean", Description: description}
+}

@@ -11,7 +11,10 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/discovery"
 	"github.com/mini-k8s/mini/apiserver/registry/events"
 	"github.com/mini-k8s/mini/apiserver/registry/networking"
+	"github.com/mini-k8s/mini/apiserver/registry/node"
 	"github.com/mini-k8s/mini/apiserver/registry/rbac"
+	"github.com/mini-k8s/mini/apiserver/registry/scheduling"
+	"github.com/mini-k8s/mini/apiserver/registry/storage"
 )
 
 // Resources returns the rows of all built-in kinds, in the order in which discovery shows groups and kinds, and the
@@ -36,12 +39,23 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		coordination.Lease(),
 		discovery.EndpointSlice(),
 		events.Events(),
+		networking.IngressClass(),
+		networking.Ingress(),
 		networking.IPAddress(),
+		networking.NetworkPolicy(),
 		networking.ServiceCIDR(),
+		node.RuntimeClass(),
 		rbac.ClusterRoleBinding(),
 		rbac.ClusterRole(),
 		rbac.RoleBinding(),
 		rbac.Role(),
+		scheduling.PriorityClass(),
+		storage.CSIDriver(),
+		storage.CSINode(),
+		storage.CSIStorageCapacity(),
+		storage.StorageClass(),
+		storage.VolumeAttachment(),
+		storage.VolumeAttributesClass(),
 	}
 	rows = append(rows, authentication.Reviews(deps)...)
 	rows = append(rows, authorization.Reviews(deps)...)

@@ -153,7 +153,8 @@ func validateMatchLabelKeys(keys []string, selector *metav1.LabelSelector, at *f
 	return errs
 }
 
-func validateTolerations(tolerations []corev1.Toleration, at *field.Path) field.ErrorList {
+// ValidateTolerations checks what taints are tolerated.
+func ValidateTolerations(tolerations []corev1.Toleration, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i, t := range tolerations {
 		path := at.Index(i)

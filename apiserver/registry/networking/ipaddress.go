@@ -3,13 +3,10 @@ package networking
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	pathvalidation "k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -25,9 +22,10 @@ func IPAddress() registry.Resource {
 		Strategy: registry.Strategy{
 			Validate: registry.Validate(validateIPAddress),
 			ValidateUpdate: registry.ValidateUpdate(func(ip, old *networkingv1.IPAddress) field.ErrorList {
-				errs := apivalidation.ValidateObjectMetaUpdate(&ip.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-				return append(errs, apivalidation.ValidateImmutableField(ip.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))...)
+				errs := append(validateIPAddress(ip), registry.ValidateMetaUpdate(ip, old)...)
+				return append(errs, registry.Immutable(ip.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))...)
 			}),
+			UnconditionalUpdate: true,
 		},
 		Fields: registry.Select(func(ip *networkingv1.IPAddress) fields.Set {
 			ref := ip.Spec.ParentRef
@@ -64,74 +62,43 @@ func parent(ref *networkingv1.ParentReference) string {
 	return s + "/" + ref.Name
 }
 
-// canonicalIP holds for names: one address must have one name.
-func canonicalIP(name string, _ bool) []string {
-	addr, err := netip.ParseAddr(name)
-	if err != nil {
-		return []string{err.Error()}
+// addressName holds for names: one address must have one name.
+func addressName(name string, _ bool) []string {
+	var messages []string
+	for _, err := range validation.IsValidIP(nil, name) {
+		messages = append(messages, err.Detail)
 	}
-	if addr.String() != name {
-		return []string{"must be a canonical format IP address"}
-	}
-	return nil
+	return messages
 }
 
 func validateIPAddress(ip *networkingv1.IPAddress) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&ip.ObjectMeta, false, canonicalIP, field.NewPath("metadata"))
+	errs := registry.ValidateMeta(ip, false, addressName)
 	path := field.NewPath("spec", "parentRef")
 	ref := ip.Spec.ParentRef
 	if ref == nil {
 		return append(errs, field.Required(path, ""))
 	}
-	for _, msg := range validation.IsDNS1123Subdomain(ref.Group) {
-		if ref.Group != "" {
-			errs = append(errs, field.Invalid(path.Child("group"), ref.Group, msg))
-		}
+	if ref.Group != "" {
+		errs = append(errs, registry.Invalid(path.Child("group"), ref.Group, validation.IsDNS1123Subdomain(ref.Group))...)
 	}
-	segment := func(child, value string, required bool) {
-		if value == "" {
-			if required {
-				errs = append(errs, field.Required(path.Child(child), ""))
-			}
-			return
-		}
-		for _, msg := range pathvalidation.IsValidPathSegmentName(value) {
-			errs = append(errs, field.Invalid(path.Child(child), value, msg))
-		}
-	}
-	segment("resource", ref.Resource, true)
-	segment("name", ref.Name, true)
-	segment("namespace", ref.Namespace, false)
-	return errs
+	return append(errs, validateSegments(path, segment{"resource", ref.Resource, true}, segment{"name", ref.Name, true}, segment{"namespace", ref.Namespace, false})...)
 }
 
 // ServiceCIDR is the row of servicecidrs.
 func ServiceCIDR() registry.Resource {
-	status := registry.Strategy{
-		PrepareForUpdate: registry.PrepareUpdate(func(c, old *networkingv1.ServiceCIDR) { c.Spec = old.Spec }),
-		ValidateUpdate: registry.ValidateUpdate(func(c, old *networkingv1.ServiceCIDR) field.ErrorList {
-			return apivalidation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-		}),
-	}
 	return registry.Resource{
 		GVK: networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR"), Name: "servicecidrs", Singular: "servicecidr",
-		Strategy: registry.Strategy{
-			PrepareForCreate: registry.Prepare(func(c *networkingv1.ServiceCIDR) { c.Status = networkingv1.ServiceCIDRStatus{} }),
-			PrepareForUpdate: registry.PrepareUpdate(func(c, old *networkingv1.ServiceCIDR) {
-				c.Status, c.Generation = old.Status, old.Generation
-				if !apiequality.Semantic.DeepEqual(c.Spec, old.Spec) {
-					c.Generation++
-				}
+		Strategy: registry.OwnStatus(registry.Strategy{
+			Validate: registry.Validate(func(c *networkingv1.ServiceCIDR) field.ErrorList {
+				return append(registry.ValidateMeta(c, false, apivalidation.NameIsDNSSubdomain), validateRanges(c.Spec.CIDRs)...)
 			}),
-			Validate: registry.Validate(validateServiceCIDR),
 			ValidateUpdate: registry.ValidateUpdate(func(c, old *networkingv1.ServiceCIDR) field.ErrorList {
-				errs := apivalidation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-				if !slices.Equal(c.Spec.CIDRs, old.Spec.CIDRs) {
-					errs = append(errs, field.Invalid(field.NewPath("spec", "cidrs"), c.Spec.CIDRs, apivalidation.FieldImmutableErrorMsg))
-				}
-				return errs
+				return append(registry.ValidateMetaUpdate(c, old), keepsRanges(c.Spec.CIDRs, old.Spec.CIDRs)...)
 			}),
-		},
+			UnconditionalUpdate: true,
+		}, func(c *networkingv1.ServiceCIDR) *networkingv1.ServiceCIDRStatus { return &c.Status }),
+		Status: registry.KeepMeta(registry.StatusView(func(c *networkingv1.ServiceCIDR) *networkingv1.ServiceCIDRSpec { return &c.Spec },
+			func(c, old *networkingv1.ServiceCIDR) field.ErrorList { return registry.ValidateMetaUpdate(c, old) })),
 		Table: registry.Table{
 			Columns: []metav1.TableColumnDefinition{
 				registry.NameColumn(), registry.Column("CIDRs", "The ranges"), registry.AgeColumn(),
@@ -140,28 +107,46 @@ func ServiceCIDR() registry.Resource {
 				return []any{c.Name, strings.Join(c.Spec.CIDRs, ","), registry.Age(c.CreationTimestamp)}
 			}),
 		},
-		Status: &status,
 	}
 }
 
-func validateServiceCIDR(c *networkingv1.ServiceCIDR) field.ErrorList {
-	errs := apivalidation.ValidateObjectMeta(&c.ObjectMeta, false, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+func validateRanges(cidrs []string) field.ErrorList {
 	path := field.NewPath("spec", "cidrs")
-	if len(c.Spec.CIDRs) == 0 {
-		return append(errs, field.Required(path, "at least one CIDR required"))
+	if len(cidrs) == 0 {
+		return field.ErrorList{field.Required(path, "at least one CIDR required")}
 	}
-	if len(c.Spec.CIDRs) > 2 {
-		return append(errs, field.Invalid(path, c.Spec.CIDRs, "may only hold up to 2 values"))
+	if len(cidrs) > 2 {
+		return field.ErrorList{field.Invalid(path, &networkingv1.ServiceCIDRSpec{CIDRs: cidrs}, "may only hold up to 2 values")}
 	}
+	var errs field.ErrorList
 	var families []bool
-	for i, cidr := range c.Spec.CIDRs {
+	for i, cidr := range cidrs {
 		errs = append(errs, validation.IsValidCIDR(path.Index(i), cidr)...)
 		if p, err := netip.ParsePrefix(cidr); err == nil {
 			families = append(families, p.Addr().Is4())
 		}
 	}
 	if len(families) == 2 && families[0] == families[1] {
-		errs = append(errs, field.Invalid(path, c.Spec.CIDRs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96"))
+		errs = append(errs, field.Invalid(path, cidrs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"))
+	}
+	return errs
+}
+
+// keepsRanges lets a range of the other family be added to a single one, and nothing else change.
+func keepsRanges(cidrs, old []string) field.ErrorList {
+	path := field.NewPath("spec", "cidrs")
+	added := len(old) == 1 && len(cidrs) == 2
+	if len(cidrs) != len(old) && !added {
+		return field.ErrorList{field.Invalid(path, cidrs, apivalidation.FieldImmutableErrorMsg)}
+	}
+	var errs field.ErrorList
+	for i, was := range old {
+		if cidrs[i] != was {
+			errs = append(errs, field.Invalid(path.Index(i), cidrs[i], apivalidation.FieldImmutableErrorMsg))
+		}
+	}
+	if added {
+		errs = append(errs, validateRanges(cidrs)...)
 	}
 	return errs
 }

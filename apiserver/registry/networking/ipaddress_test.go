@@ -22,7 +22,7 @@ func TestValidation(t *testing.T) {
 		{"good", IPAddress(), &networkingv1.IPAddress{}, `{metadata: {name: 10.43.0.1}, spec: {parentRef: {resource: services, namespace: n, name: s}}}`, ""},
 		{"good_six", IPAddress(), &networkingv1.IPAddress{}, `{metadata: {name: "fd00::1"}, spec: {parentRef: {resource: services, namespace: n, name: s}}}`, ""},
 		{"not_an_address", IPAddress(), &networkingv1.IPAddress{}, `{metadata: {name: a}}`, `metadata.name: Invalid value: "a"`},
-		{"two_names_for_one", IPAddress(), &networkingv1.IPAddress{}, `{metadata: {name: "fd00:0::1"}}`, "must be a canonical format IP address"},
+		{"two_names_for_one", IPAddress(), &networkingv1.IPAddress{}, `{metadata: {name: "fd00:0::1"}}`, "must be in canonical form (\"fd00::1\")"},
 		{"no_parent", IPAddress(), &networkingv1.IPAddress{}, `{metadata: {name: 10.43.0.1}}`, "spec.parentRef: Required value"},
 		{"no_resource", IPAddress(), &networkingv1.IPAddress{}, `{metadata: {name: 10.43.0.1}, spec: {parentRef: {name: s}}}`, "spec.parentRef.resource: Required value"},
 		{"range", ServiceCIDR(), &networkingv1.ServiceCIDR{}, `{metadata: {name: a}, spec: {cidrs: [10.43.0.0/16, "fd00::/112"]}}`, ""},

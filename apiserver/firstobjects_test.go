@@ -1,0 +1,33 @@
+package apiserver_test
+
+import (
+	"testing"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestFirstObjects: a server that is ready has made what every cluster starts with.
+func TestFirstObjects(t *testing.T) {
+	c := start(t)
+	cidr, err := c.client.NetworkingV1().ServiceCIDRs().Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !meta.IsStatusConditionTrue(cidr.Status.Conditions, networkingv1.ServiceCIDRConditionReady) || len(cidr.Spec.CIDRs) != 1 || cidr.Spec.CIDRs[0] != "10.43.0.0/16" {
+		t.Errorf("%+v", cidr)
+	}
+	for name, value := range map[string]int32{"system-node-critical": 2000001000, "system-cluster-critical": 2000000000} {
+		class, err := c.client.SchedulingV1().PriorityClasses().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || class.Value != value || *class.PreemptionPolicy != "PreemptLowerPriority" {
+			t.Errorf("%s: %v %+v", name, err, class)
+			continue
+		}
+		class.Value = 1
+		if _, err := c.client.SchedulingV1().PriorityClasses().Update(t.Context(), class, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {
+			t.Errorf("the value of %s could be changed: %v", name, err)
+		}
+	}
+}
