@@ -20,7 +20,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/client-go/kubernetes/scheme"
 	clientrest "k8s.io/client-go/rest"
 
 	"github.com/mini-k8s/mini/apiserver/codec"
@@ -127,7 +126,7 @@ func New(config Config) (*Server, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		config: config, logger: config.Logger.With("component", "apiserver"), scheme: scheme.Scheme,
+		config: config, logger: config.Logger.With("component", "apiserver"), scheme: builtin.NewScheme(),
 		endpoints: map[schema.GroupVersionResource]*rest.Endpoint{}, collections: map[string]store.Collection{},
 		ready: make(chan struct{}), bootstrapped: make(chan struct{}), metrics: newMetrics(),
 	}
@@ -230,7 +229,10 @@ func (s *Server) collection(key string, stored schema.GroupVersionKind) store.Co
 		if row.TTLSeconds > 0 {
 			config.TTL = time.Duration(row.TTLSeconds) * time.Second
 		}
-		if row.GVK == stored {
+		switch {
+		case row.Codec != nil:
+			config.Codec = row.Codec
+		case row.GVK == stored:
 			config.Codec = codec.Storage{Kind: kind, Default: row.Default}
 		}
 	}

@@ -6,37 +6,53 @@ import (
 	"flag"
 	"os"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/applyconfiguration"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
+
+	"github.com/mini-k8s/mini/apiserver/registry/builtin"
 )
 
 var update = flag.Bool("update", false, "write types.txt from client-go's schemas")
 
-// upstream returns client-go's whole schema.
-func upstream(t *testing.T) *schema.Schema {
+// kinds are the types of client-go's and those of CustomResourceDefinitions.
+var kinds = builtin.NewScheme()
+
+// upstream returns client-go's whole schema, and that of the client of CustomResourceDefinitions.
+func upstream(t *testing.T) []*schema.Schema {
 	t.Helper()
-	cm := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}}
-	v, err := applyconfigurations.NewTypeConverter(scheme.Scheme).ObjectToTyped(cm)
-	if err != nil {
-		t.Fatal(err)
+	var out []*schema.Schema
+	for obj, converter := range map[runtime.Object]managedfields.TypeConverter{
+		&corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}}: applyconfigurations.NewTypeConverter(kinds),
+		&apiextensionsv1.CustomResourceDefinition{TypeMeta: metav1.TypeMeta{
+			APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition",
+		}}: apiextensions.NewTypeConverter(kinds),
+	} {
+		v, err := converter.ObjectToTyped(obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, v.Schema())
 	}
-	return v.Schema()
+	return out
 }
 
 // stable are the kinds of v1 and v2 APIs.
 func stable() []kschema.GroupVersionKind {
 	var out []kschema.GroupVersionKind
-	for gvk := range scheme.Scheme.AllKnownTypes() {
+	for gvk := range kinds.AllKnownTypes() {
 		if gvk.Version == "v1" || gvk.Version == "v2" {
 			out = append(out, gvk)
 		}
@@ -45,7 +61,7 @@ func stable() []kschema.GroupVersionKind {
 	return out
 }
 
-func render(t *testing.T, all *schema.Schema) []byte {
+func render(t *testing.T, all []*schema.Schema) []byte {
 	t.Helper()
 	lines := map[string]string{}
 	var add func(name string)
@@ -53,10 +69,11 @@ func render(t *testing.T, all *schema.Schema) []byte {
 		if _, done := lines[name]; done {
 			return
 		}
-		def, ok := all.FindNamedType(name)
-		if !ok {
+		at := slices.IndexFunc(all, func(s *schema.Schema) bool { _, ok := s.FindNamedType(name); return ok })
+		if at < 0 {
 			return // lists and options have no schema
 		}
+		def, _ := all[at].FindNamedType(name)
 		var refs []string
 		b, err := json.Marshal(atomOf(def.Atom, &refs))
 		if err != nil {
@@ -68,7 +85,7 @@ func render(t *testing.T, all *schema.Schema) []byte {
 		}
 	}
 	for _, gvk := range stable() {
-		name, err := scheme.Scheme.ToOpenAPIDefinitionName(gvk)
+		name, err := kinds.ToOpenAPIDefinitionName(gvk)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,10 +174,10 @@ func TestTypesAreClientGos(t *testing.T) {
 
 // TestEveryKind reads the schema of each stable kind that has metadata, and back into the same lines.
 func TestEveryKind(t *testing.T) {
-	c := New(scheme.Scheme)
+	c := New(kinds)
 	found := 0
 	for _, gvk := range stable() {
-		obj, err := scheme.Scheme.New(gvk)
+		obj, err := kinds.New(gvk)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,8 +206,8 @@ func TestEveryKind(t *testing.T) {
 
 // TestFieldSets compares the fields of objects under these schemas with those under client-go's.
 func TestFieldSets(t *testing.T) {
-	theirs := applyconfigurations.NewTypeConverter(scheme.Scheme)
-	ours := New(scheme.Scheme)
+	theirs := applyconfigurations.NewTypeConverter(kinds)
+	ours := New(kinds)
 	replicas := int32(2)
 	for _, obj := range []runtime.Object{
 		&corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: map[string]string{"a": "b"}},
@@ -225,7 +242,7 @@ func TestFieldSets(t *testing.T) {
 
 func BenchmarkFirstPod(b *testing.B) {
 	for b.Loop() {
-		if _, err := New(scheme.Scheme).Type(corev1.SchemeGroupVersion.WithKind("Pod")); err != nil {
+		if _, err := New(kinds).Type(corev1.SchemeGroupVersion.WithKind("Pod")); err != nil {
 			b.Fatal(err)
 		}
 	}

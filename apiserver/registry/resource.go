@@ -32,6 +32,8 @@ type Resource struct {
 	ToStored   func(store.Object) (store.Object, error)
 	FromStored func(store.Object) (store.Object, error)
 	TTLSeconds int64
+	// Codec is how objects of Stored lie in etcd where that is not upstream's protobuf (JSON for kinds without a Go type).
+	Codec store.Codec
 	// Verbs are the verbs served where they are not all of create, delete, deletecollection, get, list, patch, update, watch.
 	Verbs []string
 

@@ -25,7 +25,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/mini-k8s/mini/apiserver/openapi"
 	"github.com/mini-k8s/mini/apiserver/registry"
@@ -62,7 +61,7 @@ func rows() []registry.Resource {
 }
 
 func run(out string) error {
-	groups, definitions, err := build(scheme.Scheme, rows())
+	groups, definitions, err := build(builtin.NewScheme(), rows())
 	if err != nil {
 		return err
 	}
@@ -88,7 +87,7 @@ func run(out string) error {
 
 // build makes the paths of each group version and the definitions of all kinds in them.
 func build(s *runtime.Scheme, rows []registry.Resource) (map[schema.GroupVersion][]pathItem, map[string]node, error) {
-	src, err := newSources("k8s.io/api", "k8s.io/apimachinery")
+	src, err := newSources("k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver")
 	if err != nil {
 		return nil, nil, err
 	}

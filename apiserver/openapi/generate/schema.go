@@ -42,6 +42,11 @@ var opaque = map[string]node{
 	"io.k8s.apimachinery.pkg.api.resource.Quantity":      {"type": "string", "x-one-of": []string{"string", "number"}},
 	"io.k8s.apimachinery.pkg.util.intstr.IntOrString":    {"type": "string", "format": "int-or-string", "x-one-of": []string{"integer", "string"}},
 	"io.k8s.apimachinery.pkg.apis.meta.v1.InternalEvent": {"type": "object"},
+	// Any JSON, or one of two shapes: OpenAPI v2 has no way to say it.
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON":                         {},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray":       {},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool":        {},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray": {},
 }
 
 // define makes the definition of a Go type and returns its model name.

@@ -1,7 +1,14 @@
 package builtin
 
 import (
+	"fmt"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+
 	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/registry/apiextensions"
 	"github.com/mini-k8s/mini/apiserver/registry/apps"
 	"github.com/mini-k8s/mini/apiserver/registry/authentication"
 	"github.com/mini-k8s/mini/apiserver/registry/authorization"
@@ -16,6 +23,17 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/scheduling"
 	"github.com/mini-k8s/mini/apiserver/registry/storage"
 )
+
+// NewScheme returns a scheme of the types of all rows: client-go's, and those of the API groups that client-go has none for.
+func NewScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme} {
+		if err := add(s); err != nil {
+			panic(fmt.Sprintf("types of the rows: %v", err)) // two Go types for one kind: found by the first test
+		}
+	}
+	return s
+}
 
 // Resources returns the rows of all built-in kinds, in the order in which discovery shows groups and kinds, and the
 // allocators of cluster addresses and node ports, whose Run repairs what a crash left claimed.
@@ -33,6 +51,7 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		core.ServiceAccount(deps),
 		core.Service(deps, allocators),
 
+		apiextensions.CustomResourceDefinition(),
 		apps.Deployment(),
 		apps.ReplicaSet(),
 		certificates.CertificateSigningRequest(deps),
