@@ -16,7 +16,6 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/scheme"
 )
 
 func TestCompaction(t *testing.T) {
@@ -163,7 +162,7 @@ func TestTTL(t *testing.T) {
 	s := open(t, Config{})
 	c := s.Collection(CollectionConfig{
 		Prefix: "/registry/events/",
-		Codec:  ProtobufCodec(scheme.Scheme, corev1.SchemeGroupVersion.WithKind("Event")),
+		Codec:  upstreamCodec(corev1.SchemeGroupVersion.WithKind("Event")),
 		TTL:    8 * time.Second, // no lease of this etcd is shorter
 	})
 	w, err := c.Watch(t.Context(), WatchOptions{})

@@ -14,7 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // open runs a store on an embedded etcd for the length of the test.
@@ -56,7 +55,7 @@ func openUntil(t testing.TB, cfg Config) (*Store, func()) {
 func configMaps(s *Store) *collection {
 	return s.Collection(CollectionConfig{
 		Prefix: "/registry/configmaps/",
-		Codec:  ProtobufCodec(scheme.Scheme, corev1.SchemeGroupVersion.WithKind("ConfigMap")),
+		Codec:  upstreamCodec(corev1.SchemeGroupVersion.WithKind("ConfigMap")),
 	}).(*collection)
 }
 

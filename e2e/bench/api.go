@@ -23,24 +23,23 @@ const (
 
 // api measures the API server's rows of the budget table.
 func (b *bench) api() error {
-	if _, err := b.client.CoreV1().Namespaces().Create(b.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "bench"}}, metav1.CreateOptions{}); err != nil {
+	if err := b.namespace("bench"); err != nil {
 		return err
 	}
 	maps := b.client.CoreV1().ConfigMaps("bench")
-	name := func(i int) string { return fmt.Sprintf("object-%05d", i) }
 	payload := strings.Repeat("x", 1000)
 	err := errors.Join(
 		b.row("create 1 KB ConfigMap", writers, objects, func(ctx context.Context, i int) error {
-			_, err := maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name(i)}, Data: map[string]string{"v": payload}}, metav1.CreateOptions{})
+			_, err := maps.Create(ctx, configMap(i, payload), metav1.CreateOptions{})
 			return err
 		}),
 		b.row("get", writers, 3*objects, func(ctx context.Context, i int) error {
-			_, err := maps.Get(ctx, name(i%objects), metav1.GetOptions{})
+			_, err := maps.Get(ctx, objectName(i%objects), metav1.GetOptions{})
 			return err
 		}),
 		b.row("update", writers, objects, func(ctx context.Context, i int) error {
 			_, err := maps.Update(ctx, &corev1.ConfigMap{
-				ObjectMeta: metav1.ObjectMeta{Name: name(i)}, Data: map[string]string{"v": payload, "n": fmt.Sprint(i)},
+				ObjectMeta: metav1.ObjectMeta{Name: objectName(i)}, Data: map[string]string{"v": payload, "n": fmt.Sprint(i)},
 			}, metav1.UpdateOptions{})
 			return err
 		}),
@@ -55,7 +54,7 @@ func (b *bench) api() error {
 	if err != nil {
 		return err
 	}
-	return b.fanOut()
+	return b.fanOut("bench", watchers, writes)
 }
 
 // row runs do n times by parallel clients and prints the rate, the latencies and the server's CPU time for each call.
@@ -91,8 +90,8 @@ func (b *bench) row(what string, clients, n int, do func(ctx context.Context, i 
 	return nil
 }
 
-// fanOut lets many watchers see each of some writes; the delay is from before the write to the watcher's hands.
-func (b *bench) fanOut() error {
+// fanOut lets many watchers see each of some writes in a namespace; the delay is from before the write to the watcher's hands.
+func (b *bench) fanOut(namespace string, watchers, writes int) error {
 	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
 	defer cancel()
 	started := make([]time.Time, writes)
@@ -105,7 +104,7 @@ func (b *bench) fanOut() error {
 		if err != nil {
 			return err
 		}
-		watch, err := client.CoreV1().ConfigMaps("bench").Watch(ctx, metav1.ListOptions{LabelSelector: "fan=out"})
+		watch, err := client.CoreV1().ConfigMaps(namespace).Watch(ctx, metav1.ListOptions{LabelSelector: "fan=out"})
 		if err != nil {
 			return err
 		}
@@ -136,7 +135,7 @@ func (b *bench) fanOut() error {
 	cpu, begin := b.cpu(), time.Now()
 	for i := range writes {
 		started[i] = time.Now()
-		_, err := b.client.CoreV1().ConfigMaps("bench").Create(ctx, &corev1.ConfigMap{
+		_, err := b.client.CoreV1().ConfigMaps(namespace).Create(ctx, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("fan-%d", i), Labels: map[string]string{"fan": "out"}},
 		}, metav1.CreateOptions{})
 		if err != nil {

@@ -47,11 +47,13 @@ type bench struct {
 func run(ctx context.Context, w io.Writer) (err error) {
 	binary := flag.String("mini", "bin/mini", "the mini to measure")
 	image := flag.String("image", "bin/images/hello.tar", "archive of the example's image")
-	only := flag.String("only", "", "comma-separated parts: start, idle, api, pods (all)")
+	only := flag.String("only", "", "comma-separated parts: start, idle, api, scale, pods (all but scale)")
 	starts := flag.Int("starts", 5, "how often to measure the start")
 	idle := flag.Duration("idle", 30*time.Second, "how long to watch the idle node")
 	flag.Parse()
-	wants := func(part string) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), part) }
+	wants := func(part string) bool {
+		return *only == "" && part != "scale" || slices.Contains(strings.Split(*only, ","), part)
+	}
 	path, err := filepath.Abs(*binary)
 	if err != nil {
 		return err
@@ -96,6 +98,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		{"idle", func() error { return b.idle(*idle) }},
 		{"api", b.api},
 		{"pods", b.pods},
+		{"scale", b.scale},
 	} {
 		if !wants(part.name) {
 			continue

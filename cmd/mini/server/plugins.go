@@ -20,7 +20,7 @@ func (s *server) plugins(loopback *rest.Config) (*apiserver.Plugins, error) {
 		ClientCAs: s.keys.CA.Pool(), Logger: s.log, ServiceAccountKeys: s.keys.ServiceAccountKeys,
 		ClusterDomain: s.cfg.Settings.ClusterDomain, URL: s.url(),
 		Informers: func(client kubernetes.Interface) informers.SharedInformerFactory {
-			s.admin, s.informers = client, informers.NewSharedInformerFactory(client, 0)
+			s.admin, s.informers = client, apiserver.NewInformers(loopback, client)
 			return s.informers
 		},
 	})(loopback)
