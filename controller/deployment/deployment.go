@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -48,7 +47,7 @@ type Controller struct {
 	pods        cache.Indexer
 	sources     []feed.Source
 	queue       *work.Queue[cache.ObjectName]
-	aheadSets   work.Ahead[*appsv1.ReplicaSet] // by the Deployment's UID
+	owned       claim.Dependents[appsv1.ReplicaSet, *appsv1.ReplicaSet]
 	ahead       work.Ahead[*appsv1.Deployment] // by its name
 }
 
@@ -63,9 +62,15 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{cfg: cfg, deployments: apps.Deployments().Lister(), sets: apps.ReplicaSets().Lister(), pods: pods.GetIndexer()}
 	c.queue = work.NewQueue(work.Config[cache.ObjectName]{Name: "deployment", Sync: c.sync, Workers: 4, Logger: cfg.Logger})
+	c.owned = claim.Dependents[appsv1.ReplicaSet, *appsv1.ReplicaSet]{
+		Owner: Kind, Queue: c.queue.Add, Adopters: func(namespace string, set labels.Set) []cache.ObjectName {
+			all, _ := c.deployments.Deployments(namespace).List(labels.Everything()) // a lister's cache cannot fail
+			return claim.Matching(all, func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }, set)
+		},
+	}
 	c.sources = []feed.Source{
 		cfg.Feeds.Handle(apps.Deployments().Informer(), feed.Of(c.changed)),
-		cfg.Feeds.Handle(apps.ReplicaSets().Informer(), feed.Of(c.setChanged)),
+		cfg.Feeds.Handle(apps.ReplicaSets().Informer(), feed.Of(c.owned.Changed)),
 		cfg.Feeds.Handle(pods, feed.Of(c.podChanged)),
 	}
 	return c, nil
@@ -86,48 +91,6 @@ func (c *Controller) changed(old, d *appsv1.Deployment) {
 	}
 	c.ahead.Seen(d.Namespace+"/"+d.Name, d)
 	c.queue.Add(cache.MetaObjectToName(d))
-}
-
-// setChanged queues the Deployment that controls the ReplicaSet, the one that did before, or all that may adopt it.
-func (c *Controller) setChanged(old, rs *appsv1.ReplicaSet) {
-	var was *metav1.OwnerReference
-	if old != nil {
-		was = metav1.GetControllerOfNoCopy(old)
-	}
-	if rs == nil {
-		if was != nil {
-			c.aheadSets.Gone(string(was.UID), old)
-			c.queueOwner(old.Namespace, was)
-		}
-		return
-	}
-	is := metav1.GetControllerOfNoCopy(rs)
-	if was != nil && (is == nil || is.UID != was.UID) {
-		c.queueOwner(rs.Namespace, was)
-	}
-	if is != nil {
-		c.aheadSets.Seen(string(is.UID), rs)
-		c.queueOwner(rs.Namespace, is)
-		return
-	}
-	if old != nil && was == nil && maps.Equal(old.Labels, rs.Labels) || rs.DeletionTimestamp != nil {
-		return
-	}
-	all, err := c.deployments.Deployments(rs.Namespace).List(labels.Everything())
-	if err != nil {
-		return
-	}
-	for _, d := range all {
-		if s, err := metav1.LabelSelectorAsSelector(d.Spec.Selector); err == nil && !s.Empty() && s.Matches(labels.Set(rs.Labels)) {
-			c.queue.Add(cache.MetaObjectToName(d))
-		}
-	}
-}
-
-func (c *Controller) queueOwner(namespace string, ref *metav1.OwnerReference) {
-	if ref.Kind == Kind.Kind && ref.APIVersion == Kind.GroupVersion().String() {
-		c.queue.Add(cache.NewObjectName(namespace, ref.Name))
-	}
 }
 
 // podChanged matters to Recreate only, which waits for the last old pod to end.
@@ -189,7 +152,7 @@ func (c *Controller) claim(ctx context.Context, d *appsv1.Deployment, selector l
 	if err != nil {
 		return nil, err
 	}
-	got := claim.Plan(d, selector, c.aheadSets.Over(string(d.UID), candidates))
+	got := claim.Plan(d, selector, c.owned.Ahead.Over(string(d.UID), candidates))
 	client := c.cfg.Client.AppsV1().ReplicaSets(d.Namespace)
 	var errs []error
 	for _, rs := range got.Release {
@@ -218,7 +181,7 @@ func (c *Controller) claim(ctx context.Context, d *appsv1.Deployment, selector l
 		adopted, err := client.Patch(ctx, rs.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 		switch {
 		case err == nil:
-			c.aheadSets.Wrote(string(d.UID), adopted)
+			c.owned.Ahead.Wrote(string(d.UID), adopted)
 			got.Owned = append(got.Owned, adopted)
 		case apierrors.IsNotFound(err), apierrors.IsInvalid(err), apierrors.IsConflict(err):
 		default:
@@ -258,10 +221,10 @@ func (c *Controller) apply(ctx context.Context, d *appsv1.Deployment, p changes)
 	for _, u := range p.update {
 		made, err := client.Update(ctx, u.set, metav1.UpdateOptions{})
 		if err != nil {
-			c.aheadSets.Forget(string(d.UID), u.set.Name)
+			c.owned.Ahead.Forget(string(d.UID), u.set.Name)
 			return fmt.Errorf("update ReplicaSet %s: %w", u.set.Name, err)
 		}
-		c.aheadSets.Wrote(string(d.UID), made)
+		c.owned.Ahead.Wrote(string(d.UID), made)
 		if to := replicas(u.set.Spec.Replicas); to != u.from {
 			direction := "up"
 			if to < u.from {
@@ -275,7 +238,7 @@ func (c *Controller) apply(ctx context.Context, d *appsv1.Deployment, p changes)
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete ReplicaSet %s: %w", rs.Name, err)
 		}
-		c.aheadSets.Deleted(string(d.UID), rs)
+		c.owned.Ahead.Deleted(string(d.UID), rs)
 	}
 	if p.revision != "" {
 		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
@@ -317,7 +280,7 @@ func (c *Controller) create(ctx context.Context, d *appsv1.Deployment, rs *appsv
 	made, err := client.Create(ctx, rs, metav1.CreateOptions{})
 	switch {
 	case err == nil:
-		c.aheadSets.Wrote(string(d.UID), made)
+		c.owned.Ahead.Wrote(string(d.UID), made)
 		if n := replicas(rs.Spec.Replicas); n > 0 {
 			c.cfg.Events.Eventf(d, corev1.EventTypeNormal, "ScalingReplicaSet", "Scaled up replica set %s from %d to %d", rs.Name, 0, n)
 		}
@@ -330,7 +293,7 @@ func (c *Controller) create(ctx context.Context, d *appsv1.Deployment, rs *appsv
 			return fmt.Errorf("look at ReplicaSet %s, which exists: %w", rs.Name, getErr)
 		}
 		if metav1.IsControlledBy(there, d) && sameTemplate(&there.Spec.Template, &d.Spec.Template) {
-			c.aheadSets.Wrote(string(d.UID), there)
+			c.owned.Ahead.Wrote(string(d.UID), there)
 			return fmt.Errorf("ReplicaSet %s was there before: %w", rs.Name, err)
 		}
 		status := *d.Status.DeepCopy()

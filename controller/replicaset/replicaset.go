@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -48,7 +47,7 @@ type Controller struct {
 	pods    cache.Indexer
 	sources []feed.Source
 	queue   *work.Queue[cache.ObjectName]
-	ahead   work.Ahead[*corev1.Pod] // by the ReplicaSet's UID
+	owned   claim.Dependents[corev1.Pod, *corev1.Pod]
 }
 
 // New subscribes to ReplicaSets and Pods.
@@ -62,9 +61,15 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{cfg: cfg, sets: sets.Lister(), pods: pods.GetIndexer()}
 	c.queue = work.NewQueue(work.Config[cache.ObjectName]{Name: "replicaset", Sync: c.sync, Workers: 4, Logger: cfg.Logger})
+	c.owned = claim.Dependents[corev1.Pod, *corev1.Pod]{
+		Owner: Kind, Queue: c.queue.Add, Adopters: func(namespace string, set labels.Set) []cache.ObjectName {
+			all, _ := c.sets.ReplicaSets(namespace).List(labels.Everything()) // a lister's cache cannot fail
+			return claim.Matching(all, func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.Spec.Selector }, set)
+		},
+	}
 	c.sources = []feed.Source{
 		cfg.Feeds.Handle(sets.Informer(), feed.Of(c.setChanged)),
-		cfg.Feeds.Handle(pods, feed.Of(c.podChanged)),
+		cfg.Feeds.Handle(pods, feed.Of(c.owned.Changed)),
 	}
 	return c, nil
 }
@@ -80,48 +85,6 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) setChanged(old, rs *appsv1.ReplicaSet) {
 	if rs != nil {
 		c.queue.Add(cache.MetaObjectToName(rs))
-	}
-}
-
-// podChanged queues the ReplicaSet that controls the pod, the one that did before, or all that may adopt it.
-func (c *Controller) podChanged(old, pod *corev1.Pod) {
-	var was *metav1.OwnerReference
-	if old != nil {
-		was = metav1.GetControllerOfNoCopy(old)
-	}
-	if pod == nil {
-		if was != nil {
-			c.ahead.Gone(string(was.UID), old)
-			c.queueOwner(old.Namespace, was)
-		}
-		return
-	}
-	is := metav1.GetControllerOfNoCopy(pod)
-	if was != nil && (is == nil || is.UID != was.UID) {
-		c.queueOwner(pod.Namespace, was)
-	}
-	if is != nil {
-		c.ahead.Seen(string(is.UID), pod)
-		c.queueOwner(pod.Namespace, is)
-		return
-	}
-	if old != nil && was == nil && maps.Equal(old.Labels, pod.Labels) || pod.DeletionTimestamp != nil {
-		return
-	}
-	sets, err := c.sets.ReplicaSets(pod.Namespace).List(labels.Everything())
-	if err != nil {
-		return
-	}
-	for _, rs := range sets {
-		if s, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !s.Empty() && s.Matches(labels.Set(pod.Labels)) {
-			c.queue.Add(cache.MetaObjectToName(rs))
-		}
-	}
-}
-
-func (c *Controller) queueOwner(namespace string, ref *metav1.OwnerReference) {
-	if ref.Kind == Kind.Kind && ref.APIVersion == Kind.GroupVersion().String() {
-		c.queue.Add(cache.NewObjectName(namespace, ref.Name))
 	}
 }
 
@@ -171,7 +134,7 @@ func (c *Controller) claim(ctx context.Context, rs *appsv1.ReplicaSet, selector 
 	if err != nil {
 		return nil, err
 	}
-	got := claim.Plan(rs, selector, c.ahead.Over(string(rs.UID), candidates))
+	got := claim.Plan(rs, selector, c.owned.Ahead.Over(string(rs.UID), candidates))
 	client := c.cfg.Client.CoreV1().Pods(rs.Namespace)
 	var errs []error
 	for _, pod := range got.Release {
@@ -197,7 +160,7 @@ func (c *Controller) claim(ctx context.Context, rs *appsv1.ReplicaSet, selector 
 		adopted, err := client.Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 		switch {
 		case err == nil:
-			c.ahead.Wrote(string(rs.UID), adopted)
+			c.owned.Ahead.Wrote(string(rs.UID), adopted)
 			got.Owned = append(got.Owned, adopted)
 		case apierrors.IsNotFound(err), apierrors.IsInvalid(err), apierrors.IsConflict(err): // gone, or someone else's by now
 		default:
@@ -261,7 +224,7 @@ func (c *Controller) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) e
 				c.cfg.Events.Eventf(rs, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
 				return err
 			}
-			c.ahead.Wrote(string(rs.UID), pod)
+			c.owned.Ahead.Wrote(string(rs.UID), pod)
 			c.cfg.Events.Eventf(rs, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", pod.Name)
 			return nil
 		})
@@ -289,7 +252,7 @@ func (c *Controller) delete(ctx context.Context, rs *appsv1.ReplicaSet, pods []*
 		default:
 			c.cfg.Events.Eventf(rs, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
 		}
-		c.ahead.Deleted(string(rs.UID), pod)
+		c.owned.Ahead.Deleted(string(rs.UID), pod)
 		return nil
 	})
 }
