@@ -161,12 +161,16 @@ func (k *Kubelet) createSandbox(ctx context.Context, p *podState, pod *corev1.Po
 	}
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		for _, s := range sc.Sysctls {
-			cfg.Sysctls[s.Name] = s.Value
+			cfg.Sysctls[dottedSysctl(s.Name)] = s.Value
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	sb, err := k.cfg.Runtime.RunSandbox(ctx, cfg)
+	var sb container.Sandbox
+	err := k.checkRuntimeClass(ctx, pod)
+	if err == nil {
+		sb, err = k.cfg.Runtime.RunSandbox(ctx, cfg)
+	}
 	if err == nil {
 		err = k.writePodFiles(pod, sb.IPs)
 	}
@@ -301,7 +305,13 @@ func (k *Kubelet) conclude(p *podState) {
 		})
 	case p.gone:
 		sandboxes := p.sandboxes
-		k.start(p, target, opStop, func(ctx context.Context) func() { return k.forget(ctx, p, sandboxes) })
+		mirror := p.mirror
+		k.start(p, target, opStop, func(ctx context.Context) func() {
+			if mirror != nil {
+				k.deleteMirror(ctx, mirror)
+			}
+			return k.forget(ctx, p, sandboxes)
+		})
 	case pod.DeletionTimestamp != nil && !p.deleted && !p.writing:
 		k.start(p, target, opStop, func(ctx context.Context) func() { return k.deletePod(ctx, p, pod) })
 	}
@@ -356,7 +366,18 @@ func (k *Kubelet) forget(ctx context.Context, p *podState, sandboxes []container
 		}
 		k.mu.Lock()
 		delete(k.pods, p.uid)
+		next, again := k.leaveStaticLocked(p)
 		k.mu.Unlock()
+		if next != nil || again != nil {
+			k.ops.Go(func() {
+				if again != nil {
+					k.addStatic(again)
+				}
+				if next != nil {
+					k.update(next, nil)
+				}
+			})
+		}
 	}
 }
 

@@ -4,10 +4,8 @@ package kubelet
 
 import (
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
@@ -31,7 +29,10 @@ func (k *Kubelet) admit(p *podState) {
 			others = append(others, pod)
 		}
 	}
-	f := admission(p.pod, others, k.node.allocatable(), k.node.labels(), k.node.current())
+	f := checkSysctls(p.pod, k.cfg.AllowedUnsafeSysctls)
+	if f == nil {
+		f = admission(p.pod, others, k.node.allocatable(), k.node.labels(), k.node.current())
+	}
 	p.admitted = true
 	if f != nil {
 		p.failure = f
@@ -109,8 +110,8 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 			continue
 		}
 		have, ok := allocatable[name]
-		if !ok && strings.Contains(string(name), "/") && !strings.HasPrefix(string(name), "kubernetes.io/") {
-			have = resource.Quantity{} // an extended resource that this node does not have
+		if !ok && isExtended(name) {
+			continue // of the cluster, not of a node: whoever schedules it keeps count
 		}
 		sum := used[name]
 		sum.Add(want)

@@ -12,6 +12,8 @@
 // Nothing that matters is kept on disk besides volumes and logs: after a restart, or kill -9, the state is read back from
 // the runtime (recover.go) and the API, and what runs is taken over as it is.
 //
+// Static pods come from the files of a folder (static.go) and are shown in the API by mirror pods (mirror.go).
+//
 // Sub-packages: container and cgroup touch the machine; volume makes volumes; probe asks containers how they are; logs
 // reads, follows and rotates container logs; object watches the Secrets and ConfigMaps that pods use.
 //

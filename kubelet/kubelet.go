@@ -84,6 +84,15 @@ type Config struct {
 	// Middleware authenticates and authorizes every request but /healthz; nil lets everybody in (tests).
 	Middleware func(http.Handler) http.Handler
 
+	// ManifestPath is a folder of pods that this node runs whatever the API says, and shows there as mirror pods; "" is none.
+	ManifestPath string
+	// DefaultPod fills a static pod's defaults as the API server would; nil leaves them open.
+	DefaultPod func(*corev1.Pod)
+	// AllowedUnsafeSysctls may be set by pods besides the safe ones: names, or beginnings of names followed by *.
+	AllowedUnsafeSysctls []string
+	// RuntimeHandlers are the handlers that a RuntimeClass may name; nil is runc.
+	RuntimeHandlers []string
+
 	// LogMaxSize and LogMaxFiles rule the rotation of container logs: 10 MiB and 5 if zero.
 	LogMaxSize  int64
 	LogMaxFiles int
@@ -117,6 +126,12 @@ type Kubelet struct {
 	mu    sync.Mutex
 	pods  map[types.UID]*podState
 	began bool // what ran before is known, and so are the API's pods: plans may be made
+	// staticBegan is the same for static pods, which do not wait for the API for ever.
+	staticBegan bool
+	// static holds the static pods by namespace/name, in the order in which they came: only the first runs.
+	static map[string][]types.UID
+	// again holds static pods whose file came back while they were ending.
+	again map[types.UID]*corev1.Pod
 }
 
 // New checks cfg and returns a Kubelet. It does no I/O.
@@ -146,13 +161,17 @@ func New(cfg Config) (*Kubelet, error) {
 	if cfg.ResolvConf == "" {
 		cfg.ResolvConf = "/etc/resolv.conf"
 	}
+	if cfg.RuntimeHandlers == nil {
+		cfg.RuntimeHandlers = []string{defaultHandler}
+	}
 	if cfg.LogMaxSize == 0 {
 		cfg.LogMaxSize = 10 << 20
 	}
 	if cfg.LogMaxFiles == 0 {
 		cfg.LogMaxFiles = 5
 	}
-	k := &Kubelet{cfg: cfg, log: cfg.Logger, pods: map[types.UID]*podState{}, relists: make(chan struct{}, 1)}
+	k := &Kubelet{cfg: cfg, log: cfg.Logger, pods: map[types.UID]*podState{}, static: map[string][]types.UID{}, again: map[types.UID]*corev1.Pod{},
+		relists: make(chan struct{}, 1)}
 	return k, nil
 }
 
@@ -211,14 +230,17 @@ func (k *Kubelet) runPods(ctx context.Context) error {
 		return nil
 	}
 	events := k.cfg.Runtime.Events(ctx)
-	pods, err := k.startInformers(ctx)
-	if err != nil {
-		return err
-	}
 	if err := k.recover(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
+		return err
+	}
+	if k.cfg.ManifestPath != "" {
+		k.readManifests() // before the API tells of mirror pods, so that those without a file are known
+	}
+	pods, err := k.startInformers(ctx)
+	if err != nil {
 		return err
 	}
 	go func() { // started pods need the API's whole list: what is not on it is an orphan
@@ -226,6 +248,14 @@ func (k *Kubelet) runPods(ctx context.Context) error {
 			k.begin()
 		}
 	}()
+	if k.cfg.ManifestPath != "" {
+		k.ops.Go(func() { k.followManifests(ctx) })
+		k.ops.Go(func() {
+			if sleep(ctx, staticPatience) {
+				k.beginStatic()
+			}
+		})
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -253,6 +283,16 @@ func waitFor(ctx context.Context, ch <-chan struct{}) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// beginStatic lets static pods start, with the API's answer or without.
+func (k *Kubelet) beginStatic() {
+	k.mu.Lock()
+	k.staticBegan = true
+	k.mu.Unlock()
+	for _, p := range k.staticStates() {
+		k.update(p, nil)
 	}
 }
 

@@ -51,7 +51,10 @@ func newNodeStatus(k *Kubelet) *nodeStatus {
 }
 
 // allocatable is what pods may use of the node.
-func (n *nodeStatus) allocatable() corev1.ResourceList { return n.machine.allocatable }
+func (n *nodeStatus) allocatable() corev1.ResourceList {
+	_, allocatable := nodeResources(n.current(), n.machine)
+	return allocatable
+}
 
 // labels returns the node's labels as the API has them, or those it will be registered with.
 func (n *nodeStatus) labels() map[string]string {
@@ -268,8 +271,11 @@ func (n *nodeStatus) status(node *corev1.Node) corev1.NodeStatus {
 	if node != nil {
 		st = *node.Status.DeepCopy()
 	}
-	m := n.machine
-	st.Capacity, st.Allocatable, st.NodeInfo = m.capacity, m.allocatable, m.info
+	st.Capacity, st.Allocatable = nodeResources(node, n.machine)
+	st.NodeInfo = n.machine.info
+	supplemental := true // resolveUser follows supplementalGroupsPolicy
+	st.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &supplemental}
+	st.RuntimeHandlers = n.k.runtimeHandlers()
 	st.Addresses = nil
 	for _, ip := range n.k.cfg.NodeIPs {
 		st.Addresses = append(st.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip.String()})
@@ -361,11 +367,16 @@ func (n *nodeStatus) readNode(ctx context.Context, w watch.Interface) error {
 	}
 }
 
+// take keeps the newest Node. Extended resources that somebody put into its capacity become allocatable at once.
 func (n *nodeStatus) take(node *corev1.Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.node == nil || newer(node.ResourceVersion, n.node.ResourceVersion) {
-		n.node = node
+	if n.node != nil && !newer(node.ResourceVersion, n.node.ResourceVersion) {
+		return
+	}
+	n.node = node
+	if capacity, allocatable := nodeResources(node, n.machine); !sameQuantities(capacity, node.Status.Capacity) || !sameQuantities(allocatable, node.Status.Allocatable) {
+		n.poke()
 	}
 }
 

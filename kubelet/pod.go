@@ -33,6 +33,10 @@ type podState struct {
 	sent    *corev1.PodStatus // the last one that the API took
 	deleted bool              // the API took our final delete
 
+	// static is set for a pod that comes from a file of this node; mirror is what shows it in the API.
+	static atomic.Bool
+	mirror *corev1.Pod
+
 	admitted bool
 	counts   atomic.Pointer[corev1.Pod] // while the pod takes its share of the node
 	failure  *failure
@@ -124,18 +128,24 @@ func (p *podState) take(pod *corev1.Pod) {
 	if !newer(pod.ResourceVersion, p.version) && p.pod != nil {
 		return
 	}
-	echo := pod.ResourceVersion != "" && pod.ResourceVersion == p.version // of this node's own write
 	if p.volumes && p.pod != nil && (!maps.Equal(p.pod.Labels, pod.Labels) || !maps.Equal(p.pod.Annotations, pod.Annotations)) {
 		p.refresh = true // they may be in a volume
 	}
-	p.pod, p.version, p.status = pod, pod.ResourceVersion, pod.Status
+	p.pod = pod
+	p.noteStatus(pod)
+	p.ref = container.PodRef{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
+}
+
+// noteStatus takes in the status that the API shows, of the pod or of its mirror.
+func (p *podState) noteStatus(pod *corev1.Pod) {
+	echo := pod.ResourceVersion != "" && pod.ResourceVersion == p.version // of this node's own write
+	p.version, p.status = pod.ResourceVersion, pod.Status
 	if p.sent != nil && !p.writing && !echo {
 		// Somebody else wrote. If that undid what this node reported, it is reported again.
 		if d, err := statusPatch(pod, pod.Status, *p.sent); err == nil && !isOnlyUID(d) {
 			p.sent = nil
 		}
 	}
-	p.ref = container.PodRef{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 }
 
 // newer compares resourceVersions; what is no number counts as newer.
@@ -158,8 +168,11 @@ func (k *Kubelet) update(p *podState, change func()) {
 // step plans, acts and reports. p.mu is held; nothing here blocks.
 func (k *Kubelet) step(p *podState) {
 	k.mu.Lock()
-	began := k.began
+	began := k.began || k.staticBegan && p.static.Load()
 	k.mu.Unlock()
+	if began && p.static.Load() && !p.admitted && !p.gone && !k.isNext(p) {
+		return // its forerunner has not ended yet
+	}
 	if !began || p.forgotten || k.ctx.Err() != nil {
 		return
 	}

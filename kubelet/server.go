@@ -124,7 +124,7 @@ func (k *Kubelet) findPod(namespace, name string, uid types.UID) *podState {
 	var found *podState
 	for _, p := range all {
 		p.mu.Lock()
-		match := p.ref.Namespace == namespace && p.ref.Name == name && (uid == "" || p.uid == uid) && p.pod != nil
+		match := p.ref.Namespace == namespace && p.ref.Name == name && (uid == "" || p.hasUID(uid)) && p.pod != nil
 		better := found == nil || !p.gone
 		p.mu.Unlock()
 		if match && better {

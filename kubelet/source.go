@@ -72,6 +72,10 @@ func (k *Kubelet) podChanged(pod *corev1.Pod) {
 	if pod.Spec.NodeName != k.cfg.NodeName {
 		return
 	}
+	if isMirror(pod) {
+		k.mirrorChanged(pod)
+		return
+	}
 	k.mu.Lock()
 	p := k.pods[pod.UID]
 	if p == nil {
@@ -83,6 +87,10 @@ func (k *Kubelet) podChanged(pod *corev1.Pod) {
 }
 
 func (k *Kubelet) podDeleted(pod *corev1.Pod) {
+	if isMirror(pod) {
+		k.mirrorDeleted(pod)
+		return
+	}
 	if p := k.podState(pod.UID); p != nil {
 		k.update(p, func() {
 			if newer(pod.ResourceVersion, p.version) {

@@ -41,8 +41,17 @@ func (k *Kubelet) writeLoop(p *podState) {
 			p.mu.Unlock()
 			return
 		}
-		pod, old, want := p.pod, p.status, *p.want
+		pod, old, want := p.statusTarget(), p.status, *p.want
+		static := p.pod
 		p.mu.Unlock()
+		if pod == nil {
+			if k.makeMirror(p, static) {
+				continue
+			}
+			sleep(k.ctx, delay)
+			delay = min(2*delay, 10*time.Second)
+			continue
+		}
 		got, err := k.patchStatus(k.ctx, pod, old, want)
 		p.mu.Lock()
 		switch {
@@ -65,6 +74,23 @@ func (k *Kubelet) writeLoop(p *podState) {
 		sleep(k.ctx, delay)
 		delay = min(2*delay, 10*time.Second)
 	}
+}
+
+// makeMirror gives a static pod its mirror, and says whether it has one now.
+func (k *Kubelet) makeMirror(p *podState, static *corev1.Pod) bool {
+	made, err := k.createMirror(k.ctx, static)
+	if err != nil {
+		if k.ctx.Err() == nil && !apierrors.IsAlreadyExists(err) {
+			k.log.Debug("cannot make a mirror pod, will try again", "namespace", static.Namespace, "pod", static.Name, "err", err)
+		}
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mirror == nil {
+		p.mirror, p.version, p.status = made, made.ResourceVersion, made.Status
+	}
+	return true
 }
 
 // patchStatus sends the difference between old and want, on the condition that it is still the same pod. It returns

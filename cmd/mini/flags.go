@@ -56,6 +56,8 @@ func nodeFlags() []cli.Flag {
 		text("containerd-socket", "", "`PATH` of a running containerd (default: the one inside mini)"),
 		list("node-label", "`KEY=VALUE` on the Node, repeatable"),
 		list("node-taint", "`KEY=VALUE:EFFECT` on the Node, repeatable"),
+		text("pod-manifest-path", "", "`DIR` with manifests of static pods, which this node runs by itself"),
+		list("allowed-unsafe-sysctls", "`SYSCTL` that pods may set besides the safe ones, repeatable; kernel.msg* allows all that begin so"),
 		text("log-level", "info", "`LEVEL`: debug, info, warn or error"),
 		text("log-format", "text", "`FORMAT`: text or json"),
 		hidden(text("cgroup-root", "", "`CGROUP` below which pods and containers live")),

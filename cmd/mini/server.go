@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -134,6 +135,13 @@ func nodeConfig(r *reader, s streams) agent.NodeConfig {
 	cfg := agent.NodeConfig{
 		Name: r.nodeName(), IP: r.address("node-ip"), ContainerdSocket: r.text("containerd-socket"), CgroupRoot: r.text("cgroup-root"),
 		Labels: r.labels("node-label"), Taints: r.taints("node-taint"), Logger: r.logger(s.err),
+		AllowedUnsafeSysctls: r.c.StringSlice("allowed-unsafe-sysctls"),
+	}
+	if dir := r.text("pod-manifest-path"); dir != "" {
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			r.bad("pod-manifest-path", dir, "a folder that exists")
+		}
+		cfg.ManifestPath, _ = filepath.Abs(dir)
 	}
 	var err error
 	if cfg.DataDir, err = filepath.Abs(r.text("data-dir")); err != nil || r.text("data-dir") == "" {

@@ -20,7 +20,7 @@ func newWatcher(dir string) (*watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inotify: %w", err)
 	}
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_DELETE_SELF|unix.IN_ONLYDIR); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_DELETE|unix.IN_CLOSE_WRITE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_ONLYDIR); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
 	}
@@ -46,3 +46,13 @@ func (w *watcher) read() {
 }
 
 func (w *watcher) close() { w.f.Close() }
+
+// Watch tells of changes in a directory until stop is called or the directory goes away, which closes changed. Several changes may
+// come as one.
+func Watch(dir string) (changed <-chan struct{}, stop func(), err error) {
+	w, err := newWatcher(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return w.changed, w.close, nil
+}

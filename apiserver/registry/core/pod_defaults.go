@@ -54,6 +54,9 @@ func defaultPod(pod *corev1.Pod) {
 	}
 }
 
+// DefaultPod fills what a create of the pod would, for who makes a pod that does not come from the API.
+func DefaultPod(pod *corev1.Pod) { defaultPod(pod) }
+
 // DefaultPodTemplate fills the defaults of a workload's pod template. Requests and service links are left open there:
 // the pod made from it gets them.
 func DefaultPodTemplate(t *corev1.PodTemplateSpec) {

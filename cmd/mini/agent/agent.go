@@ -30,7 +30,10 @@ type NodeConfig struct {
 	CgroupRoot       string // "" is the root
 	Labels           map[string]string
 	Taints           []corev1.Taint
-	Logger           *slog.Logger
+	// ManifestPath is a folder of static pods; "" is none.
+	ManifestPath         string
+	AllowedUnsafeSysctls []string
+	Logger               *slog.Logger
 }
 
 // Config is what a worker needs.

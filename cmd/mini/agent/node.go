@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/mini-k8s/mini/apiserver/registry/core"
 	"github.com/mini-k8s/mini/cni"
 	"github.com/mini-k8s/mini/dns"
 	"github.com/mini-k8s/mini/internal/version"
@@ -124,6 +125,7 @@ func RunNode(ctx context.Context, n Node) error {
 		Labels: cfg.Labels, Taints: cfg.Taints, Version: version.GitVersion(), ContainerRuntimeVersion: "containerd://" + strings.TrimSuffix(containerd.Version, "+unknown"),
 		RuntimeReady: n.Runtime.Ready(), NetworkReady: network.Ready(),
 		ListenAddress: net.JoinHostPort(cfg.IP.String(), strconv.Itoa(KubeletPort)), TLS: n.TLS, Middleware: guard,
+		ManifestPath: cfg.ManifestPath, DefaultPod: core.DefaultPod, AllowedUnsafeSysctls: cfg.AllowedUnsafeSysctls,
 		Logger: log.With("component", "kubelet"),
 	})
 	if err != nil {
