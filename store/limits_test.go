@@ -55,6 +55,42 @@ func TestCompaction(t *testing.T) {
 	}
 }
 
+// TestCompactionOfQuietCollection: a token expires although nothing has changed in the collection, and the cache still
+// knows the state it was made at.
+func TestCompactionOfQuietCollection(t *testing.T) {
+	s := open(t, Config{})
+	c := configMaps(s)
+	for i := range 4 {
+		set(t, c, fmt.Sprintf("ns/%d", i), "v", "1")
+	}
+	page, err := c.List(t.Context(), ListOptions{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *page.Remaining != 3 {
+		t.Errorf("%d remain, want 3", *page.Remaining)
+	}
+	other := s.Collection(CollectionConfig{Prefix: "/registry/other/", Codec: c.cfg.Codec})
+	item, err := other.Create(t.Context(), "b", configMap("", "b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.compactTo(t.Context(), item.Revision); err != nil {
+		t.Fatal(err)
+	}
+	l, err := c.List(t.Context(), ListOptions{Limit: 1, Continue: page.Continue})
+	if !errors.Is(err, ErrCompacted) {
+		t.Fatalf("continuing at a compacted revision: %+v, %v", l, err)
+	}
+	l, err = c.List(t.Context(), ListOptions{Limit: 1, Continue: l.Inconsistent})
+	if err != nil || len(l.Items) != 1 || l.Items[0].Key != "ns/1" || *l.Remaining != 2 || l.Revision < item.Revision {
+		t.Errorf("continuing at the newest: %+v, %v", l, err)
+	}
+	if _, err := c.Watch(t.Context(), WatchOptions{ResourceVersion: rv(page.Revision)}); err != nil {
+		t.Errorf("a watch goes on from what the cache knows: %v", err)
+	}
+}
+
 func TestRevisions(t *testing.T) {
 	s := open(t, Config{})
 	c := configMaps(s)

@@ -60,7 +60,8 @@ func (c *collection) List(ctx context.Context, opts ListOptions) (*List, error) 
 }
 
 // listAt lists the state at one revision: from the cache if it still is, or can be wound back to, that state, else from
-// etcd.
+// etcd. What etcd has compacted is gone although the cache might know it: how long a revision can be listed must not depend
+// on how much happens in a collection, and clients hold on to a token that never expires.
 func (c *collection) listAt(ctx context.Context, q query, revision int64) (*List, error) {
 	if err := c.s.notOlder(ctx, revision); err != nil {
 		return nil, err
@@ -84,6 +85,9 @@ func (c *collection) viewAt(revision int64) (*tree, error) {
 	}
 	if err := c.brokenLocked(); err != nil {
 		return nil, err
+	}
+	if revision < c.s.compacted {
+		return nil, ErrCompacted
 	}
 	if c.changed <= revision {
 		return c.snapshotLocked(), nil

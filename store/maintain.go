@@ -65,10 +65,13 @@ func (s *Store) rest() {
 
 func (s *Store) compactTo(ctx context.Context, revision int64) error {
 	_, err := s.etcd.Compact(ctx, &etcdserverpb.CompactionRequest{Revision: revision, Physical: true})
-	if errors.Is(rpctypes.Error(err), rpctypes.ErrCompacted) {
-		return nil // somebody else's compaction went further
+	if err != nil && !errors.Is(rpctypes.Error(err), rpctypes.ErrCompacted) { // somebody else's compaction went further
+		return err
 	}
-	return err
+	s.mu.Lock()
+	s.compacted = max(s.compacted, revision)
+	s.mu.Unlock()
+	return nil
 }
 
 // reclaim answers etcd's NOSPACE alarm.

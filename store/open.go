@@ -54,7 +54,9 @@ type Store struct {
 
 	mu sync.RWMutex
 	// applied is the revision up to which every event is in the caches.
-	applied     int64
+	applied int64
+	// compacted is the oldest revision at which lists are still answered, as far as this process has compacted.
+	compacted   int64
 	own         map[int64]ownWrite // acknowledged writes of this process that are ahead of applied
 	waiting     []waiter
 	collections map[string]*collection // by prefix

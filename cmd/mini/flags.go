@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -182,6 +183,16 @@ func (r *reader) portRange(flag string) (from, to int) {
 		r.bad(flag, v, "two ports FROM-TO, such as 30000-32767")
 	}
 	return int(lo), int(hi)
+}
+
+// duration must be at least least.
+func (r *reader) duration(flag string, least time.Duration) time.Duration {
+	v := r.text(flag)
+	d, err := time.ParseDuration(v)
+	if err != nil || d < least {
+		r.bad(flag, v, fmt.Sprintf("a time of at least %s, such as 5m", least))
+	}
+	return d
 }
 
 // address is the zero Addr where the flag is empty.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -35,6 +36,7 @@ func serverCommand(s streams) *cli.Command {
 			text("etcd-cafile", "", "`FILE` with the CA of --etcd-endpoints"),
 			text("etcd-certfile", "", "`FILE` with the client certificate for --etcd-endpoints"),
 			text("etcd-keyfile", "", "`FILE` with its key"),
+			text("etcd-compaction-interval", "5m", "`TIME` that old revisions can be read and watched from, at least; twice that at most"),
 			&cli.BoolFlag{Name: "disable-agent", Usage: "run no pods on this node", EnvVars: env("disable-agent")},
 			text("write-kubeconfig", "", "`FILE` for the cluster-admin's kubeconfig (default: DATA-DIR/kubeconfig)"),
 		),
@@ -67,6 +69,7 @@ func serverConfig(c *cli.Context, s streams) (server.Config, error) {
 		EtcdCAFile:     r.file("etcd-cafile"),
 		EtcdCertFile:   r.file("etcd-certfile"),
 		EtcdKeyFile:    r.file("etcd-keyfile"),
+		CompactEvery:   r.duration("etcd-compaction-interval", 10*time.Second),
 		DisableAgent:   c.Bool("disable-agent"),
 		KubeconfigFile: r.text("write-kubeconfig"),
 	}

@@ -80,7 +80,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	stores := store.Config{Logger: c.Node.Logger}
+	stores := store.Config{Logger: c.Node.Logger, CompactEvery: c.CompactEvery}
 	if len(c.EtcdEndpoints) > 0 {
 		stores.Endpoints = c.EtcdEndpoints
 		if stores.TLS, err = c.etcdTLS(); err != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/mini-k8s/mini/cmd/mini/agent"
 	"github.com/mini-k8s/mini/internal/bootstrap"
@@ -18,6 +19,7 @@ type Config struct {
 
 	EtcdEndpoints                         []string // none: embedded
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
+	CompactEvery                          time.Duration // see store.Config
 
 	DisableAgent   bool
 	KubeconfigFile string
