@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 )
 
 // TestFirstObjects: a server that is ready has made what every cluster starts with.
@@ -30,4 +31,24 @@ func TestFirstObjects(t *testing.T) {
 			t.Errorf("the value of %s could be changed: %v", name, err)
 		}
 	}
+	flow := c.client.FlowcontrolV1()
+	eventually(t, "the flow schemas and priority levels are made", func() bool {
+		schemas, err := flow.FlowSchemas().List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		levels, err := flow.PriorityLevelConfigurations().List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(schemas.Items) == len(bootstrap.MandatoryFlowSchemas)+len(bootstrap.SuggestedFlowSchemas) &&
+			len(levels.Items) == len(bootstrap.MandatoryPriorityLevelConfigurations)+len(bootstrap.SuggestedPriorityLevelConfigurations)
+	})
+	if err := flow.FlowSchemas().Delete(t.Context(), "catch-all", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a flow schema that was deleted comes back", func() bool {
+		_, err := flow.FlowSchemas().Get(t.Context(), "catch-all", metav1.GetOptions{})
+		return err == nil
+	})
 }

@@ -51,15 +51,15 @@ func (s *Server) keepKubernetesService(ctx context.Context, client kubernetes.In
 	group, ctx := errgroup.WithContext(ctx)
 	for _, open := range watches {
 		group.Go(func() error {
-			s.follow(ctx, open, func() error { return s.syncKubernetesService(ctx, client) })
+			s.follow(ctx, "the kubernetes Service", open, func() error { return s.syncKubernetesService(ctx, client) })
 			return nil
 		})
 	}
 	return group.Wait()
 }
 
-// follow calls sync once and after each event of a watch that it keeps open until ctx ends.
-func (s *Server) follow(ctx context.Context, open func(context.Context) (watch.Interface, error), sync func() error) {
+// follow calls sync once and after each event of a watch that it keeps open until ctx ends. what is kept so is for the log.
+func (s *Server) follow(ctx context.Context, what string, open func(context.Context) (watch.Interface, error), sync func() error) {
 	pause := time.Second
 	for ctx.Err() == nil {
 		w, err := open(ctx)
@@ -75,7 +75,7 @@ func (s *Server) follow(ctx context.Context, open func(context.Context) (watch.I
 			w.Stop()
 		}
 		if err != nil && ctx.Err() == nil {
-			s.logger.Warn("the kubernetes Service cannot be kept now", "error", err)
+			s.logger.Warn(what+" cannot be kept now", "error", err)
 		}
 		if wait(ctx, pause) != nil {
 			return

@@ -17,6 +17,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/core"
 	"github.com/mini-k8s/mini/apiserver/registry/discovery"
 	"github.com/mini-k8s/mini/apiserver/registry/events"
+	"github.com/mini-k8s/mini/apiserver/registry/flowcontrol"
 	"github.com/mini-k8s/mini/apiserver/registry/networking"
 	"github.com/mini-k8s/mini/apiserver/registry/node"
 	"github.com/mini-k8s/mini/apiserver/registry/rbac"
@@ -58,6 +59,8 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		coordination.Lease(),
 		discovery.EndpointSlice(),
 		events.Events(),
+		flowcontrol.FlowSchema(),
+		flowcontrol.PriorityLevelConfiguration(),
 		networking.IngressClass(),
 		networking.Ingress(),
 		networking.IPAddress(),
