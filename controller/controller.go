@@ -37,6 +37,7 @@ import (
 	"github.com/mini-k8s/mini/controller/podgc"
 	"github.com/mini-k8s/mini/controller/replicaset"
 	"github.com/mini-k8s/mini/controller/resource"
+	"github.com/mini-k8s/mini/controller/resourcequota"
 	"github.com/mini-k8s/mini/controller/rootca"
 	"github.com/mini-k8s/mini/controller/serviceaccount"
 	"github.com/mini-k8s/mini/controller/tainteviction"
@@ -180,8 +181,16 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Metadata: cfg.Metadata, Informers: cfg.Informers, Feeds: feeds, Logger: logger("namespace"),
 	})
 	add("namespace", ns, err)
+	quotas, err := resourcequota.New(resourcequota.Config{
+		Client: cfg.Client, Metadata: cfg.Metadata, Informers: cfg.Informers, Feeds: feeds, Logger: logger("resourcequota"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	add("resourcequota", quotas, nil)
 	gc, err := garbage.New(garbage.Config{
 		Metadata: cfg.Metadata, Discovery: cfg.Client.Discovery(), Feeds: feeds, Logger: logger("garbage"), Shared: shared(cfg.Informers),
+		Gone: quotas.Gone,
 	})
 	add("garbage", gc, err)
 	tokens, err := bootstraptoken.New(bootstraptoken.Config{
@@ -209,6 +218,8 @@ func shared(f informers.SharedInformerFactory) []garbage.Shared {
 		of(corev1.SchemeGroupVersion, "services", "Service", true, core.Services().Informer()),
 		of(corev1.SchemeGroupVersion, "endpoints", "Endpoints", true, core.Endpoints().Informer()),
 		of(corev1.SchemeGroupVersion, "serviceaccounts", "ServiceAccount", true, core.ServiceAccounts().Informer()),
+		of(corev1.SchemeGroupVersion, "resourcequotas", "ResourceQuota", true, core.ResourceQuotas().Informer()),
+		of(corev1.SchemeGroupVersion, "limitranges", "LimitRange", true, core.LimitRanges().Informer()), // admission's
 		of(corev1.SchemeGroupVersion, "nodes", "Node", false, core.Nodes().Informer()),
 		of(corev1.SchemeGroupVersion, "namespaces", "Namespace", false, core.Namespaces().Informer()),
 		of(appsv1.SchemeGroupVersion, "replicasets", "ReplicaSet", true, apps.ReplicaSets().Informer()),

@@ -36,17 +36,20 @@ func New(config Config) (Chain, error) {
 	if err != nil {
 		return nil, err
 	}
+	core := config.Informers.Core().V1()
 	return chain{admission.NewChainHandler(
 		newNamespaceLifecycle(config.Client, config.Informers),
+		&limitRanger{core.LimitRanges().Lister()},
 		accounts,
+		&nodeRestriction{client: config.Client, pods: core.Pods().Lister()},
 		taintNodesByCondition{},
 		priority{},
 		defaultTolerationSeconds{},
-		&nodeRestriction{client: config.Client, pods: config.Informers.Core().V1().Pods().Lister()},
 		&certificateApproval{config.Authorizer},
 		&certificateSigning{config.Authorizer},
 		certificateSubjectRestriction{},
 		&rbacEscalation{authz.NewEscalation(config.RBAC, config.Authorizer)},
+		newResourceQuota(config.Client, config.Informers),
 	)}, nil
 }
 

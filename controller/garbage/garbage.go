@@ -30,6 +30,9 @@ type Config struct {
 	Logger    *slog.Logger
 	// Shared are informers that run anyway: their objects are not watched a second time.
 	Shared []Shared
+	// Gone, if set, is told of each object that goes, whoever deletes it, and with an empty namespace that some of a
+	// resource may have gone unseen. It must not block.
+	Gone func(gr schema.GroupResource, namespace string)
 }
 
 // Shared is an informer of all objects of a resource.
@@ -87,6 +90,7 @@ func New(cfg Config) (*Controller, error) {
 					obj = gone.Obj
 				}
 				if o, err := meta.Accessor(obj); err == nil {
+					c.tell(res, o.GetNamespace())
 					c.gone(res, o.GetUID())
 				}
 			},
@@ -236,6 +240,12 @@ func (c *Controller) gone(res *resource.Resource, uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.goneLocked(uid)
+}
+
+func (c *Controller) tell(res *resource.Resource, namespace string) {
+	if c.cfg.Gone != nil {
+		c.cfg.Gone(res.GroupResource(), namespace)
+	}
 }
 
 func (c *Controller) goneLocked(uid types.UID) {

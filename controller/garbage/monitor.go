@@ -53,6 +53,7 @@ func (m *monitor) Update(obj any) error { return m.Add(obj) }
 
 func (m *monitor) Delete(obj any) error {
 	if o, err := meta.Accessor(obj); err == nil {
+		m.c.tell(m.res, o.GetNamespace())
 		m.c.gone(m.res, o.GetUID())
 	}
 	return nil
@@ -67,6 +68,7 @@ func (m *monitor) Replace(objs []any, _ string) error {
 		}
 	}
 	m.c.listed(m.res, present)
+	m.c.tell(m.res, "")
 	m.once.Do(func() { close(m.synced) })
 	return nil
 }
