@@ -69,6 +69,9 @@ type Strategy struct {
 	// PrepareForDelete changes an object that a delete is about to mark with a deletionTimestamp instead of removing it
 	// (a Namespace becomes Terminating).
 	PrepareForDelete func(ctx context.Context, obj store.Object)
+	// OrphanDependents keeps the dependents of an object that is deleted without a word about them, as the oldest kinds do
+	// for their first clients (ReplicationController, Job).
+	OrphanDependents bool
 	// Held says that something besides metadata.finalizers and the grace period keeps a deleted object (a Namespace's
 	// spec.finalizers). It is asked on delete and after every update of an object being deleted, which removes it once
 	// nothing holds it any more.

@@ -183,7 +183,7 @@ func (q *write) mark(old store.Object, opts *metav1.DeleteOptions) store.Object 
 	if s.GracePeriod != nil {
 		grace = max(0, s.GracePeriod(old, opts))
 	}
-	finalizers, changed := propagate(old.GetFinalizers(), opts)
+	finalizers, changed := propagate(old.GetFinalizers(), opts, s.OrphanDependents)
 	deleting := old.GetDeletionTimestamp()
 	running := int64(0) // what is left of an earlier graceful delete
 	if deleting != nil && old.GetDeletionGracePeriodSeconds() != nil {
@@ -217,8 +217,9 @@ func (q *write) mark(old store.Object, opts *metav1.DeleteOptions) store.Object 
 }
 
 // propagate says which finalizers the object has under the policy of the delete: foreground and orphan wait for the
-// garbage collector, background does not. Without a policy the object keeps what it has.
-func propagate(finalizers []string, opts *metav1.DeleteOptions) (result []string, changed bool) {
+// garbage collector, background does not. Without a policy the object keeps what it has; if that says nothing either, orphan
+// is the kind's own policy.
+func propagate(finalizers []string, opts *metav1.DeleteOptions, orphan bool) (result []string, changed bool) {
 	var add string
 	switch {
 	case opts.OrphanDependents != nil && *opts.OrphanDependents,
@@ -227,7 +228,11 @@ func propagate(finalizers []string, opts *metav1.DeleteOptions) (result []string
 	case opts.PropagationPolicy != nil && *opts.PropagationPolicy == metav1.DeletePropagationForeground:
 		add = metav1.FinalizerDeleteDependents
 	case opts.OrphanDependents == nil && opts.PropagationPolicy == nil:
-		return finalizers, false
+		decided := slices.Contains(finalizers, metav1.FinalizerOrphanDependents) || slices.Contains(finalizers, metav1.FinalizerDeleteDependents)
+		if !orphan || decided {
+			return finalizers, false
+		}
+		add = metav1.FinalizerOrphanDependents
 	}
 	result = slices.DeleteFunc(slices.Clone(finalizers), func(f string) bool {
 		return f != add && (f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents)

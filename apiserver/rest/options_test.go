@@ -41,17 +41,22 @@ func TestPropagate(t *testing.T) {
 		have []string
 		opts metav1.DeleteOptions
 		want string
+
+		orphan bool // the kind's own policy
 	}{
-		{nil, metav1.DeleteOptions{}, ""},
-		{[]string{"x", "orphan"}, metav1.DeleteOptions{}, "x orphan"},
-		{[]string{"x"}, metav1.DeleteOptions{PropagationPolicy: &orphan}, "x orphan"},
-		{[]string{"foregroundDeletion"}, metav1.DeleteOptions{PropagationPolicy: &orphan}, "orphan"},
-		{[]string{"orphan"}, metav1.DeleteOptions{PropagationPolicy: &foreground}, "foregroundDeletion"},
-		{[]string{"orphan", "x"}, metav1.DeleteOptions{PropagationPolicy: &background}, "x"},
-		{nil, metav1.DeleteOptions{OrphanDependents: &yes}, "orphan"},
-		{[]string{"orphan"}, metav1.DeleteOptions{OrphanDependents: &no}, ""},
+		{nil, metav1.DeleteOptions{}, "", false},
+		{[]string{"x", "orphan"}, metav1.DeleteOptions{}, "x orphan", false},
+		{[]string{"x"}, metav1.DeleteOptions{PropagationPolicy: &orphan}, "x orphan", false},
+		{[]string{"foregroundDeletion"}, metav1.DeleteOptions{PropagationPolicy: &orphan}, "orphan", false},
+		{[]string{"orphan"}, metav1.DeleteOptions{PropagationPolicy: &foreground}, "foregroundDeletion", false},
+		{[]string{"orphan", "x"}, metav1.DeleteOptions{PropagationPolicy: &background}, "x", false},
+		{nil, metav1.DeleteOptions{OrphanDependents: &yes}, "orphan", false},
+		{[]string{"orphan"}, metav1.DeleteOptions{OrphanDependents: &no}, "", false},
+		{nil, metav1.DeleteOptions{}, "orphan", true},
+		{[]string{"foregroundDeletion"}, metav1.DeleteOptions{}, "foregroundDeletion", true},
+		{[]string{"orphan"}, metav1.DeleteOptions{PropagationPolicy: &background}, "", true},
 	} {
-		got, changed := propagate(c.have, &c.opts)
+		got, changed := propagate(c.have, &c.opts, c.orphan)
 		if strings.Join(got, " ") != c.want || changed != (strings.Join(c.have, " ") != c.want) {
 			t.Errorf("%v %+v: %v %v, want %q", c.have, c.opts, got, changed, c.want)
 		}

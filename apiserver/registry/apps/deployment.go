@@ -52,13 +52,7 @@ func Deployment() registry.Resource {
 				errs = append(errs, validateDeploymentSpec(&d.Spec, field.NewPath("spec"))...)
 				return append(errs, apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 			}),
-			Warnings: registry.Warn(func(d, old *appsv1.Deployment) []string {
-				var was *corev1.PodTemplateSpec
-				if old != nil {
-					was = &old.Spec.Template
-				}
-				return core.PodTemplateWarnings(&d.Spec.Template, was, field.NewPath("spec", "template"))
-			}),
+			Warnings:            core.TemplateWarnings(field.NewPath("spec", "template"), func(d *appsv1.Deployment) *corev1.PodTemplateSpec { return &d.Spec.Template }),
 			UnconditionalUpdate: true,
 		},
 		Table: registry.Table{

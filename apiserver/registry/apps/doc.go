@@ -1,4 +1,4 @@
-// Package apps holds the rows of the apps group: Deployments and ReplicaSets, with their status and scale subresources.
+// Package apps holds the rows of the apps group: Deployments, ReplicaSets, StatefulSets, DaemonSets and ControllerRevisions.
 //
 // Behaviour follows pkg/apis/apps and pkg/registry/apps of Kubernetes; the pod template's defaults and validation are
 // those of package core. Selectors are immutable, a change of the spec counts in metadata.generation, and status is only

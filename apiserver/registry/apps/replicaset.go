@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,6 +53,8 @@ func ReplicaSet() registry.Resource {
 				errs = append(errs, validateReplicaSetSpec(&rs.Spec, field.NewPath("spec"))...)
 				return append(errs, apivalidation.ValidateImmutableField(rs.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 			}),
+			Warnings: core.TemplateWarnings(field.NewPath("spec", "template"), func(rs *appsv1.ReplicaSet) *corev1.PodTemplateSpec { return &rs.Spec.Template }),
+
 			UnconditionalUpdate: true,
 		},
 		Fields: registry.Select(func(rs *appsv1.ReplicaSet) fields.Set {

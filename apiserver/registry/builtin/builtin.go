@@ -12,6 +12,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/apps"
 	"github.com/mini-k8s/mini/apiserver/registry/authentication"
 	"github.com/mini-k8s/mini/apiserver/registry/authorization"
+	"github.com/mini-k8s/mini/apiserver/registry/batch"
 	"github.com/mini-k8s/mini/apiserver/registry/certificates"
 	"github.com/mini-k8s/mini/apiserver/registry/coordination"
 	"github.com/mini-k8s/mini/apiserver/registry/core"
@@ -20,6 +21,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/flowcontrol"
 	"github.com/mini-k8s/mini/apiserver/registry/networking"
 	"github.com/mini-k8s/mini/apiserver/registry/node"
+	"github.com/mini-k8s/mini/apiserver/registry/policy"
 	"github.com/mini-k8s/mini/apiserver/registry/rbac"
 	"github.com/mini-k8s/mini/apiserver/registry/scheduling"
 	"github.com/mini-k8s/mini/apiserver/registry/storage"
@@ -48,15 +50,24 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		core.LimitRange(),
 		core.Namespace(),
 		core.Node(),
+		core.PersistentVolumeClaim(),
+		core.PersistentVolume(),
 		core.Pod(deps),
 		core.ResourceQuota(),
+		core.PodTemplate(),
+		core.ReplicationController(),
 		core.Secret(),
 		core.ServiceAccount(deps),
 		core.Service(deps, allocators),
 
 		apiextensions.CustomResourceDefinition(),
+		apps.ControllerRevision(),
+		apps.DaemonSet(),
 		apps.Deployment(),
 		apps.ReplicaSet(),
+		apps.StatefulSet(),
+		batch.CronJob(),
+		batch.Job(),
 		certificates.CertificateSigningRequest(deps),
 		coordination.Lease(),
 		discovery.EndpointSlice(),
@@ -69,6 +80,7 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		networking.NetworkPolicy(),
 		networking.ServiceCIDR(),
 		node.RuntimeClass(),
+		policy.PodDisruptionBudget(),
 		rbac.ClusterRoleBinding(),
 		rbac.ClusterRole(),
 		rbac.RoleBinding(),

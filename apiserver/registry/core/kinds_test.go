@@ -17,6 +17,7 @@ import (
 func TestSmallKinds(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
 	configMap, secret, namespace, node, endpoints := ConfigMap(), Secret(), Namespace(), Node(), Endpoints()
+	rc, template, pv, pvc := ReplicationController(), PodTemplate(), PersistentVolume(), PersistentVolumeClaim()
 	for _, test := range []struct {
 		name     string
 		row      registry.Resource
@@ -46,6 +47,26 @@ func TestSmallKinds(t *testing.T) {
 		{"endpoints_empty_subset", endpoints, &corev1.Endpoints{}, `{metadata: {name: a, namespace: n}, subsets: [{}]}`, "must specify `addresses` or `notReadyAddresses`"},
 		{"endpoints_port_names", endpoints, &corev1.Endpoints{}, `{metadata: {name: a, namespace: n}, subsets: [{addresses: [{ip: 10.0.0.1}], ports: [{port: 80}, {port: 81}]}]}`, "subsets[0].ports[0].name: Required value"},
 		{"endpoints_loopback", endpoints, &corev1.Endpoints{}, `{metadata: {name: a, namespace: n}, subsets: [{addresses: [{ip: 127.0.0.1}]}]}`, "may not be in the loopback range"},
+		{"rc", rc, &corev1.ReplicationController{}, `{metadata: {name: a, namespace: n}, spec: {template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}}`, ""},
+		{"rc_selector", rc, &corev1.ReplicationController{}, `{metadata: {name: a, namespace: n}, spec: {selector: {a: c}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}}`, "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"},
+		{"rc_no_template", rc, &corev1.ReplicationController{}, `{metadata: {name: a, namespace: n}, spec: {selector: {a: c}}}`, "spec.template: Required value"},
+		{"rc_no_selector", rc, &corev1.ReplicationController{}, `{metadata: {name: a, namespace: n}, spec: {template: {spec: {containers: [{name: c, image: i}]}}}}`, "spec.selector: Required value"},
+		{"rc_restart", rc, &corev1.ReplicationController{}, `{metadata: {name: a, namespace: n}, spec: {template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}`, `spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"`},
+		{"template", template, &corev1.PodTemplate{}, `{metadata: {name: a, namespace: n}, template: {spec: {containers: [{name: c, image: i}]}}}`, ""},
+		{"template_spec", template, &corev1.PodTemplate{}, `{metadata: {name: a, namespace: n}}`, "template.spec.containers: Required value"},
+		{"pv", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}, spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /d}}}`, ""},
+		{"pv_empty", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}}`, "spec: Required value: must specify a volume type"},
+		{"pv_modes", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}, spec: {accessModes: [Sometimes], capacity: {storage: 1}, hostPath: {path: /d}}}`, `spec.accessModes: Unsupported value: "Sometimes": supported values: "ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"`},
+		{"pv_two", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}, spec: {accessModes: [ReadWriteOnce], capacity: {storage: 1}, hostPath: {path: /d}, nfs: {server: s, path: /}}}`, "spec.nfs: Forbidden: may not specify more than 1 volume type"},
+		{"pv_local", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}, spec: {accessModes: [ReadWriteOnce], capacity: {storage: 1}, local: {path: /d}}}`, "spec.nodeAffinity: Required value: Local volume requires node affinity"},
+		{"pv_capacity", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}, spec: {accessModes: [ReadWriteOnce], capacity: {storage: 0}, hostPath: {path: /d}}}`, `spec.capacity[storage]: Invalid value: "0": must be greater than zero`},
+		{"pv_csi", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}, spec: {accessModes: [ReadWriteOnce], capacity: {storage: 1}, csi: {driver: d}}}`, "spec.csi.volumeHandle: Required value"},
+		{"pv_reclaim", pv, &corev1.PersistentVolume{}, `{metadata: {name: a}, spec: {persistentVolumeReclaimPolicy: Burn, accessModes: [ReadWriteOnce], capacity: {storage: 1}, hostPath: {path: /d}}}`, `persistentVolumeReclaimPolicy: Unsupported value: "Burn": supported values: "Delete", "Recycle", "Retain"`},
+		{"pvc", pvc, &corev1.PersistentVolumeClaim{}, `{metadata: {name: a, namespace: n}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}`, ""},
+		{"pvc_modes", pvc, &corev1.PersistentVolumeClaim{}, `{metadata: {name: a, namespace: n}, spec: {resources: {requests: {storage: 1Gi}}}}`, "spec.accessModes: Required value: at least 1 access mode is required"},
+		{"pvc_storage", pvc, &corev1.PersistentVolumeClaim{}, `{metadata: {name: a, namespace: n}, spec: {accessModes: [ReadWriteOnce]}}`, "spec.resources[storage]: Required value"},
+		{"pvc_pod_mode", pvc, &corev1.PersistentVolumeClaim{}, `{metadata: {name: a, namespace: n}, spec: {accessModes: [ReadWriteOnce, ReadWriteOncePod], resources: {requests: {storage: 1Gi}}}}`, "may not use ReadWriteOncePod with other access modes"},
+		{"pvc_source", pvc, &corev1.PersistentVolumeClaim{}, `{metadata: {name: a, namespace: n}, spec: {dataSourceRef: {kind: Secret, name: s}, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}`, "must be 'PersistentVolumeClaim' when referencing the default apiGroup"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := yaml.UnmarshalStrict([]byte(test.manifest), test.obj); err != nil {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,6 +9,9 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/store"
 )
 
 // ContainerCells are the wide table cells that name a template's containers and their images.
@@ -47,4 +51,27 @@ func ValidateRunningTemplate(t *corev1.PodTemplateSpec, selector labels.Selector
 		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported"))
 	}
 	return errs
+}
+
+// TemplateWarnings is the Warnings hook of a kind with a pod template, which of may not find.
+func TemplateWarnings[T store.Object](path *field.Path, of func(T) *corev1.PodTemplateSpec) func(context.Context, store.Object, store.Object) []string {
+	return func(_ context.Context, o, old store.Object) []string {
+		t := of(o.(T))
+		if t == nil {
+			return nil
+		}
+		var was *corev1.PodTemplateSpec
+		if old != nil {
+			was = of(old.(T))
+		}
+		return PodTemplateWarnings(t, was, path)
+	}
+}
+
+// TemplateColumns are the wide columns of a kind with a pod template: see ContainerCells.
+func TemplateColumns() []metav1.TableColumnDefinition {
+	return []metav1.TableColumnDefinition{
+		registry.Wide(registry.Column("Containers", "Names of the template's containers")),
+		registry.Wide(registry.Column("Images", "Images of the template's containers")),
+	}
 }
