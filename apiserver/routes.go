@@ -3,6 +3,7 @@ package apiserver
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/pprof"
 	"sort"
 	"strings"
 
@@ -36,6 +37,11 @@ func (s *Server) routes() http.Handler {
 		mux.Handle(kind+"/", readOnly(s.health))
 	}
 	mux.Handle("/metrics", readOnly(s.metrics.handler()))
+	// As upstream's --profiling: only masters and whom a ClusterRole names these paths may ask.
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	for path, handler := range s.plugins.Handlers {
 		mux.Handle(path, handler)
 	}
@@ -97,7 +103,7 @@ func serveVersion(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveIndex(w http.ResponseWriter, r *http.Request) {
 	known := map[string]bool{
 		"/api": true, "/api/v1": true, "/apis": true, "/healthz": true, "/livez": true, "/readyz": true,
-		"/metrics": true, "/version": true, "/openapi/v2": s.config.OpenAPI != nil, "/openapi/v3": s.config.OpenAPI != nil,
+		"/debug/pprof": true, "/metrics": true, "/version": true, "/openapi/v2": s.config.OpenAPI != nil, "/openapi/v3": s.config.OpenAPI != nil,
 	}
 	for gvr := range s.endpoints {
 		if gvr.Group != "" {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mini-k8s/mini/cmd/mini/check"
+	"github.com/mini-k8s/mini/cmd/mini/footprint"
 	"github.com/mini-k8s/mini/internal/bootstrap"
 	"github.com/mini-k8s/mini/internal/join"
 )
@@ -56,6 +57,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	return runAll(ctx, map[string]func(context.Context) error{
 		"containerd": runtime.Run,
+		"memory":     func(ctx context.Context) error { return footprint.Settle(ctx, c.Logger) },
 		"node":       func(ctx context.Context) error { return runWorker(ctx, cfg, runtime) },
 	})
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/cmd/mini/agent"
 	"github.com/mini-k8s/mini/cmd/mini/check"
+	"github.com/mini-k8s/mini/cmd/mini/footprint"
 	"github.com/mini-k8s/mini/controller"
 	"github.com/mini-k8s/mini/internal/pki"
 	"github.com/mini-k8s/mini/scheduler"
@@ -138,6 +139,7 @@ func (s *server) run(outer context.Context) error {
 	group, ctx := errgroup.WithContext(outer)
 	for name, part := range map[string]func(context.Context) error{
 		"store": s.store.Run, "API server": s.api.Run, "certificates": s.keys.Run, "cluster": s.runCluster, "node": s.runNode,
+		"memory": func(ctx context.Context) error { return footprint.Settle(ctx, s.log) },
 	} {
 		group.Go(func() error {
 			if err := part(ctx); err != nil {
