@@ -2,10 +2,10 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,18 +17,24 @@ var firstNamespaces = []string{metav1.NamespaceSystem, metav1.NamespacePublic, m
 
 // bootstrap makes what must exist before anybody can work, and closes Ready.
 func (s *Server) bootstrap(ctx context.Context, client kubernetes.Interface) error {
-	steps := []func(context.Context) error{
-		s.config.Store.Healthy,
-		func(ctx context.Context) error { return makeNamespaces(ctx, client) },
-		s.plugins.Bootstrap,
-		func(ctx context.Context) error { return s.makeFirstObjects(ctx, client) },
-		func(ctx context.Context) error { return s.syncKubernetesService(ctx, client) },
-	}
-	for _, step := range steps {
-		if step == nil {
-			continue
+	// Each write waits for a sync of etcd's log, and those under way together share one: what does not depend on each other
+	// is written side by side.
+	for _, stage := range [][]func(context.Context) error{
+		{s.config.Store.Healthy},
+		{func(ctx context.Context) error { return makeNamespaces(ctx, client) }},
+		{
+			s.plugins.Bootstrap,
+			func(ctx context.Context) error { return s.makeFirstObjects(ctx, client) },
+			func(ctx context.Context) error { return s.syncKubernetesService(ctx, client) },
+		},
+	} {
+		group, ctx := errgroup.WithContext(ctx)
+		for _, step := range stage {
+			if step != nil {
+				group.Go(func() error { return s.untilDone(ctx, step) })
+			}
 		}
-		if err := s.untilDone(ctx, step); err != nil {
+		if err := group.Wait(); err != nil {
 			return err
 		}
 	}
@@ -75,12 +81,15 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 func makeNamespaces(ctx context.Context, client kubernetes.Interface) error {
-	var errs []error
+	group, ctx := errgroup.WithContext(ctx)
 	for _, name := range firstNamespaces {
-		_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			errs = append(errs, fmt.Errorf("namespace %s: %w", name, err))
-		}
+		group.Go(func() error {
+			_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+			if err != nil && !apierrors.IsAlreadyExists(err) {
+				return fmt.Errorf("namespace %s: %w", name, err)
+			}
+			return nil
+		})
 	}
-	return errors.Join(errs...)
+	return group.Wait()
 }

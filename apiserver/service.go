@@ -99,20 +99,23 @@ func (s *Server) syncKubernetesService(ctx context.Context, client kubernetes.In
 	if !s.config.Advertise.IsValid() || len(s.config.ServiceCIDRs) == 0 {
 		return nil
 	}
-	if err := s.syncService(ctx, client); err != nil {
-		return fmt.Errorf("service %s: %w", kubernetesService, err)
+	group, ctx := errgroup.WithContext(ctx)
+	sync := func(what string, one func(context.Context, kubernetes.Interface) error) {
+		group.Go(func() error {
+			if err := one(ctx, client); err != nil {
+				return fmt.Errorf("%s %s: %w", what, kubernetesService, err)
+			}
+			return nil
+		})
 	}
+	sync("service", s.syncService)
 	if s.serves(endpointsResource) {
-		if err := s.syncEndpoints(ctx, client); err != nil {
-			return fmt.Errorf("endpoints %s: %w", kubernetesService, err)
-		}
+		sync("endpoints", s.syncEndpoints)
 	}
 	if s.serves(slicesResource) {
-		if err := s.syncSlice(ctx, client); err != nil {
-			return fmt.Errorf("endpointslice %s: %w", kubernetesService, err)
-		}
+		sync("endpointslice", s.syncSlice)
 	}
-	return nil
+	return group.Wait()
 }
 
 func (s *Server) syncService(ctx context.Context, client kubernetes.Interface) error {

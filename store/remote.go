@@ -60,10 +60,14 @@ func dial(ctx context.Context, cfg Config) (*remote, error) {
 	r := &remote{client: client, kv: clientv3.RetryKVClient(client), lease: clientv3.RetryLeaseClient(client)}
 	r.watchCtx, r.cancel = context.WithCancel(clientv3.WithRequireLeader(context.Background()))
 	// Waits through restarts of the cluster as long as the caller does.
-	for {
+	for told := false; ; {
 		_, err := r.revision(ctx)
 		if err == nil {
 			return r, nil
+		}
+		if !told && ctx.Err() == nil {
+			told = true
+			cfg.Logger.Warn("etcd does not answer, trying again", "endpoints", cfg.Endpoints, "err", err)
 		}
 		select {
 		case <-ctx.Done():

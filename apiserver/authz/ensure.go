@@ -17,7 +17,7 @@ import (
 )
 
 // ensureParallel bounds the writes in flight: they share etcd's fsyncs.
-const ensureParallel = 16
+const ensureParallel = 64
 
 // EnsurePolicy writes what the cluster lacks of the policy: objects that are missing, and in those that are there missing
 // labels, annotations, rules, selectors and subjects. Nothing is taken away that somebody added, and objects annotated

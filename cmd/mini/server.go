@@ -52,6 +52,7 @@ func serverCommand(s streams) *cli.Command {
 			if cfg.Sockets, err = server.InheritSockets(); err != nil {
 				return err
 			}
+			adoptLibraryLogs(cfg.Node.Logger)
 			return server.Run(c.Context, cfg)
 		},
 	}
@@ -128,6 +129,7 @@ func agentCommand(s streams) *cli.Command {
 			if err := r.err(); err != nil {
 				return err
 			}
+			adoptLibraryLogs(cfg.Node.Logger)
 			return agent.Run(c.Context, cfg)
 		},
 	}

@@ -52,7 +52,7 @@ type Runtime struct {
 func NewRuntime(cfg NodeConfig) (*Runtime, error) {
 	network := &lateNetwork{set: make(chan struct{})}
 	c, err := container.New(container.Config{
-		DataDir: cfg.DataDir, Socket: cfg.ContainerdSocket, CgroupRoot: cfg.CgroupRoot, Network: network, Logger: cfg.Logger.With("component", "containerd"),
+		DataDir: cfg.DataDir, Socket: cfg.ContainerdSocket, CgroupRoot: cfg.CgroupRoot, Network: network, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,11 +23,21 @@ const dnsName = "kube-dns"
 // publish writes what nodes and people need to find in the cluster: the settings that nodes agree on, the Service of cluster
 // DNS, the first join token, and last the token's file, on which agents may be waiting.
 func (s *server) publish(ctx context.Context) error {
-	if err := s.publishSettings(ctx); err != nil {
-		return fmt.Errorf("publish the cluster's settings: %w", err)
-	}
-	if err := s.publishDNS(ctx); err != nil {
-		return fmt.Errorf("publish the Service of cluster DNS: %w", err)
+	both, together := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		if err := s.publishSettings(together); err != nil {
+			return fmt.Errorf("publish the cluster's settings: %w", err)
+		}
+		return nil
+	})
+	both.Go(func() error {
+		if err := s.publishDNS(together); err != nil {
+			return fmt.Errorf("publish the Service of cluster DNS: %w", err)
+		}
+		return nil
+	})
+	if err := both.Wait(); err != nil {
+		return err
 	}
 	if err := s.publishToken(ctx); err != nil {
 		return fmt.Errorf("publish the join token: %w", err)

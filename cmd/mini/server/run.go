@@ -74,23 +74,21 @@ func (s *server) url() string {
 func (s *server) open(ctx context.Context) (err error) {
 	c := &s.cfg
 	dir := filepath.Join(c.Node.DataDir, "server")
-	if s.keys, err = pki.OpenServer(pki.ServerConfig{
-		Dir: filepath.Join(dir, "tls"), ClusterDomain: c.Settings.ClusterDomain, NodeName: c.Node.Name, NodeIPs: []net.IP{c.Node.IP.AsSlice()},
-		ServiceIP: c.Settings.ServiceCIDR.Addr().Next().AsSlice(), SANs: c.SANs,
-		Kubeconfig: c.KubeconfigFile, URL: s.url(), Logger: c.Node.Logger,
-	}); err != nil {
+	// Side by side: at the first start both wait for the disk again and again.
+	group, opening := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		s.keys, err = pki.OpenServer(pki.ServerConfig{
+			Dir: filepath.Join(dir, "tls"), ClusterDomain: c.Settings.ClusterDomain, NodeName: c.Node.Name, NodeIPs: []net.IP{c.Node.IP.AsSlice()},
+			ServiceIP: c.Settings.ServiceCIDR.Addr().Next().AsSlice(), SANs: c.SANs,
+			Kubeconfig: c.KubeconfigFile, URL: s.url(), Logger: c.Node.Logger,
+		})
 		return err
-	}
-	stores := store.Config{Logger: c.Node.Logger, CompactEvery: c.CompactEvery}
-	if len(c.EtcdEndpoints) > 0 {
-		stores.Endpoints = c.EtcdEndpoints
-		if stores.TLS, err = c.etcdTLS(); err != nil {
-			return err
-		}
-	} else {
-		stores.DataDir = filepath.Join(dir, "etcd")
-	}
-	if s.store, err = store.Open(ctx, stores); err != nil {
+	})
+	group.Go(func() (err error) {
+		s.store, err = c.openStore(opening, filepath.Join(dir, "etcd"))
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(c.BindAddress.String(), strconv.Itoa(c.Port)))
@@ -106,6 +104,21 @@ func (s *server) open(ctx context.Context) (err error) {
 		NodePorts:    registry.PortRange{From: int32(c.Settings.NodePorts.From), To: int32(c.Settings.NodePorts.To)},
 	})
 	return err
+}
+
+// openStore opens the embedded etcd in dir, or connects to the one there is.
+func (c *Config) openStore(ctx context.Context, dir string) (*store.Store, error) {
+	conf := store.Config{Logger: c.Node.Logger, CompactEvery: c.CompactEvery}
+	if len(c.EtcdEndpoints) == 0 {
+		conf.DataDir = dir
+		return store.Open(ctx, conf)
+	}
+	conf.Endpoints = c.EtcdEndpoints
+	var err error
+	if conf.TLS, err = c.etcdTLS(); err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, conf)
 }
 
 func (c *Config) etcdTLS() (*tls.Config, error) {
@@ -162,9 +175,6 @@ func (s *server) runCluster(ctx context.Context) error {
 		return nil
 	case <-s.api.Ready():
 	}
-	if err := s.publish(ctx); err != nil {
-		return err
-	}
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: s.admin.CoreV1().Events("")})
@@ -181,6 +191,7 @@ func (s *server) runCluster(ctx context.Context) error {
 	}
 	s.informers.Start(ctx.Done())
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.publish(ctx) })
 	group.Go(func() error { return sched.Run(ctx) })
 	group.Go(func() error {
 		return controller.Run(ctx, controller.Config{
