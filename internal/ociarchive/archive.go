@@ -20,9 +20,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Image is what an archive is made from: one layer of files and the configuration.
+// Image is what an archive is made from: layers of files and the configuration.
 type Image struct {
 	Names  []string // full references, such as docker.io/mini/hello:1
+	Base   [][]File // the layers below Files, the lowest first; an archive holds a layer that images share once
 	Files  []File
 	Config ocispec.ImageConfig
 }
@@ -68,25 +69,30 @@ type archive struct {
 }
 
 func (a *archive) image(img Image) (ocispec.Descriptor, error) {
-	layer, err := layerOf(img.Files)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	layerBlob, err := a.blob(ocispec.MediaTypeImageLayer, layer)
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	var layers []ocispec.Descriptor
+	var diffIDs []digest.Digest
+	for _, files := range append(slices.Clone(img.Base), img.Files) {
+		layer, err := layerOf(files)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		blob, err := a.blob(ocispec.MediaTypeImageLayer, layer)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		layers, diffIDs = append(layers, blob), append(diffIDs, blob.Digest)
 	}
 	platform := ocispec.Platform{Architecture: "amd64", OS: "linux"}
 	config, err := a.blobJSON(ocispec.MediaTypeImageConfig, ocispec.Image{
 		Platform: platform, Config: img.Config,
-		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layerBlob.Digest}},
+		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs},
 	})
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	manifest, err := a.blobJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: config, Layers: []ocispec.Descriptor{layerBlob},
+		Config: config, Layers: layers,
 	})
 	manifest.Platform = &platform
 	return manifest, err
