@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/mini-k8s/mini/kubelet/eviction"
 )
 
 // admit decides once whether a new pod may run here. A pod that may not is Failed, with a reason that its controller and
@@ -30,6 +32,9 @@ func (k *Kubelet) admit(p *podState) {
 		}
 	}
 	f := checkSysctls(p.pod, k.cfg.AllowedUnsafeSysctls)
+	if msg := eviction.Refuse(p.pod, p.static.Load(), qosClass(p.pod), k.guard.short()); msg != "" && f == nil {
+		f = &failure{Reason: eviction.Reason, Message: msg}
+	}
 	if f == nil {
 		f = admission(p.pod, others, k.node.allocatable(), k.node.labels(), k.node.current())
 	}

@@ -14,8 +14,9 @@
 //
 // Static pods come from the files of a folder (static.go) and are shown in the API by mirror pods (mirror.go).
 //
-// Sub-packages: container and cgroup touch the machine; volume makes volumes; probe asks containers how they are; logs
-// reads, follows and rotates container logs; object watches the Secrets and ConfigMaps that pods use.
+// Sub-packages: container and cgroup touch the machine; volume makes volumes; probe asks containers how they are; eviction
+// decides what a node in need gives up; logs reads, follows and rotates container logs; object
+// watches the Secrets and ConfigMaps that pods use.
 //
 // Kubelet does not decide where pods run, and never talks to anything but the API client, the runtime and the pods themselves.
 // Run owns all goroutines and leaves the containers running when it returns.

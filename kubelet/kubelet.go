@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/mini-k8s/mini/kubelet/container"
+	"github.com/mini-k8s/mini/kubelet/eviction"
 	"github.com/mini-k8s/mini/kubelet/object"
 	"github.com/mini-k8s/mini/kubelet/probe"
 	"github.com/mini-k8s/mini/kubelet/volume"
@@ -99,6 +100,8 @@ type Config struct {
 
 	Logger *slog.Logger
 
+	// Reading, in tests, replaces what is read of the machine's memory and disk.
+	Reading func() eviction.Reading
 	// Events, in tests, replaces the recorder that writes Events to the API.
 	Events record.EventRecorder
 }
@@ -118,6 +121,7 @@ type Kubelet struct {
 	services corelisters.ServiceLister
 	synced   []cache.DoneChecker // besides pods
 	node     *nodeStatus
+	guard    *guard
 	relists  chan struct{}
 	rates    rates
 	// startedAt is when Run began.
@@ -197,6 +201,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		OnVerdict: k.onVerdict, OnFailure: k.onProbeFailure,
 	})
 	k.images = newPuller(k)
+	k.guard = newGuard(k)
 	k.node = newNodeStatus(k)
 	g, ctx := errgroup.WithContext(ctx)
 	if err := k.serve(ctx, g); err != nil {
@@ -204,6 +209,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return k.node.run(ctx) })
 	g.Go(func() error { return k.runPods(ctx) })
+	g.Go(func() error { return k.guard.run(ctx) })
 	g.Go(func() error { return k.rotateLogs(ctx) })
 	err := g.Wait()
 	cancel()

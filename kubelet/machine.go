@@ -150,36 +150,6 @@ func hugePages() map[int64]int64 {
 	return out
 }
 
-// pressure is what the node is short of.
-type pressure struct{ memory, disk, pids bool }
-
-// The thresholds of upstream's default eviction signals.
-const (
-	memoryPressureBytes = 100 << 20
-	diskPressurePercent = 10
-	inodePressure       = 5
-)
-
-func readPressure(dir string) pressure {
-	var p pressure
-	if _, free := memInfo(); free > 0 {
-		p.memory = free < memoryPressureBytes
-	}
-	var fs unix.Statfs_t
-	if unix.Statfs(existingParent(dir), &fs) == nil && fs.Blocks > 0 {
-		p.disk = fs.Bavail*100 < fs.Blocks*diskPressurePercent || fs.Files > 0 && fs.Ffree*100 < fs.Files*inodePressure
-	}
-	if limit, err := strconv.ParseUint(firstLine("/proc/sys/kernel/pid_max"), 10, 64); err == nil {
-		if f := strings.Fields(firstLine("/proc/loadavg")); len(f) > 3 {
-			_, n, _ := strings.Cut(f[3], "/")
-			if tasks, err := strconv.ParseUint(n, 10, 64); err == nil {
-				p.pids = tasks*10 > limit*9
-			}
-		}
-	}
-	return p
-}
-
 // maxNodeImages is how many images the Node shows.
 const maxNodeImages = 50
 

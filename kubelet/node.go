@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -176,7 +177,7 @@ func (n *nodeStatus) keepStatus(ctx context.Context) {
 	var written time.Time
 	failures := 0
 	for {
-		// Disk, memory and images have no events; they are looked at as often as the Lease is renewed, which costs two system calls.
+		// Images and other people's changes have no events here; a look as often as the Lease is renewed costs next to nothing.
 		if err := n.writeStatus(ctx, time.Since(written) >= statusInterval); err == nil {
 			written, failures = time.Now(), 0
 		} else if err != errUnchanged && ctx.Err() == nil {
@@ -288,7 +289,9 @@ func (n *nodeStatus) status(node *corev1.Node) corev1.NodeStatus {
 	n.mu.Lock()
 	ready, why := n.ready, n.why
 	n.mu.Unlock()
-	p := readPressure(n.k.cfg.DataDir)
+	short := n.k.guard.short()
+	under := func(c corev1.NodeConditionType) bool { return slices.Contains(short, c) }
+	memory, disk, pids := under(corev1.NodeMemoryPressure), under(corev1.NodeDiskPressure), under(corev1.NodePIDPressure)
 	set := func(t corev1.NodeConditionType, on bool, reason, message string) {
 		setNodeCondition(&st, t, on, reason, message)
 	}
@@ -298,12 +301,12 @@ func (n *nodeStatus) status(node *corev1.Node) corev1.NodeStatus {
 		}
 		return no[0], no[1]
 	}
-	r, msg := pick(p.memory, [2]string{"KubeletHasInsufficientMemory", "kubelet has insufficient memory available"}, [2]string{"KubeletHasSufficientMemory", "kubelet has sufficient memory available"})
-	set(corev1.NodeMemoryPressure, p.memory, r, msg)
-	r, msg = pick(p.disk, [2]string{"KubeletHasDiskPressure", "kubelet has disk pressure"}, [2]string{"KubeletHasNoDiskPressure", "kubelet has no disk pressure"})
-	set(corev1.NodeDiskPressure, p.disk, r, msg)
-	r, msg = pick(p.pids, [2]string{"KubeletHasInsufficientPID", "kubelet has insufficient PID available"}, [2]string{"KubeletHasSufficientPID", "kubelet has sufficient PID available"})
-	set(corev1.NodePIDPressure, p.pids, r, msg)
+	r, msg := pick(memory, [2]string{"KubeletHasInsufficientMemory", "kubelet has insufficient memory available"}, [2]string{"KubeletHasSufficientMemory", "kubelet has sufficient memory available"})
+	set(corev1.NodeMemoryPressure, memory, r, msg)
+	r, msg = pick(disk, [2]string{"KubeletHasDiskPressure", "kubelet has disk pressure"}, [2]string{"KubeletHasNoDiskPressure", "kubelet has no disk pressure"})
+	set(corev1.NodeDiskPressure, disk, r, msg)
+	r, msg = pick(pids, [2]string{"KubeletHasInsufficientPID", "kubelet has insufficient PID available"}, [2]string{"KubeletHasSufficientPID", "kubelet has sufficient PID available"})
+	set(corev1.NodePIDPressure, pids, r, msg)
 	r, msg = pick(ready, [2]string{"KubeletReady", "kubelet is posting ready status"}, [2]string{"KubeletNotReady", why})
 	set(corev1.NodeReady, ready, r, msg)
 	return st

@@ -271,7 +271,7 @@ func (k *Kubelet) noteStop(p *podState, now time.Time) time.Time {
 	if g := p.pod.DeletionGracePeriodSeconds; g != nil && p.pod.DeletionTimestamp != nil {
 		grace = time.Duration(*g) * time.Second
 	}
-	if p.failure != nil && p.failure.Disrupted {
+	if p.failure != nil && p.failure.Immediate {
 		grace = 0
 	}
 	grace = max(grace, time.Second)

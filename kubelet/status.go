@@ -43,6 +43,8 @@ type failure struct {
 	Reason, Message string
 	// Disrupted adds the DisruptionTarget condition: the node, not the pod, is the cause.
 	Disrupted bool
+	// Immediate leaves the containers no grace beyond the least.
+	Immediate bool
 }
 
 // report is everything podStatus computes from.

@@ -211,6 +211,18 @@ func readUserFile(root *os.Root, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxUserFile))
 }
 
+// DiskUsage is what the container wrote into its root file system.
+func (r *Containerd) DiskUsage(ctx context.Context, id string) (bytes, inodes uint64, err error) {
+	if ctx, err = r.in(ctx); err != nil {
+		return 0, 0, err
+	}
+	u, err := r.client.SnapshotService(r.snapshotter).Usage(ctx, id)
+	if err != nil {
+		return 0, 0, fmt.Errorf("disk usage of container %s: %w", id, native(err))
+	}
+	return uint64(u.Size), uint64(u.Inodes), nil
+}
+
 // UpdateResources implements Runtime.
 func (r *Containerd) UpdateResources(ctx context.Context, id string, req corev1.ResourceRequirements) error {
 	ctx, err := r.in(ctx)

@@ -30,6 +30,9 @@ import (
 // labelManaged is what CRI puts on the images that kubelet knows of.
 const labelManaged = "io.cri-containerd.image"
 
+// labelPinned is what CRI puts on images that garbage collection must leave. Imported ones get it: there is nowhere to pull them from again.
+const labelPinned = "io.cri-containerd.pinned"
+
 // imageInfo is what we need of an image to run it. It never changes for one digest.
 type imageInfo struct {
 	name    string // of the record in containerd's image store
@@ -204,7 +207,7 @@ func (r *Containerd) images(ctx context.Context) ([]Image, error) {
 		}
 		id := info.digest.String()
 		if byID[id] == nil {
-			byID[id] = &Image{ID: id, Size: info.size, Pinned: img.Labels[labelManaged+".pinned"] == "pinned"}
+			byID[id] = &Image{ID: id, Size: info.size, Pinned: img.Labels[labelPinned] == "pinned"}
 			byID[id].UID, byID[id].Username = imageUser(info.config.User)
 		}
 		for _, name := range append([]string{img.Name}, repoDigests(img)...) {
@@ -267,7 +270,7 @@ func (r *Containerd) Import(ctx context.Context, tar io.Reader) (_ []Image, err 
 		}),
 		containerd.WithImportPlatform(platforms.Default()),
 		containerd.WithSkipMissing(),
-		containerd.WithImageLabels(map[string]string{labelManaged: "managed"}))
+		containerd.WithImageLabels(map[string]string{labelManaged: "managed", labelPinned: "pinned"}))
 	if err != nil {
 		return nil, native(err)
 	}

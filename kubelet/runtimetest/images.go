@@ -107,6 +107,10 @@ func (im *Images) Import(context.Context, io.Reader) ([]container.Image, error) 
 func (im *Images) RemoveImage(_ context.Context, ref string) error {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	delete(im.images, ref)
+	for name, img := range im.images {
+		if name == ref || img.ID == ref {
+			delete(im.images, name)
+		}
+	}
 	return nil
 }
