@@ -125,7 +125,9 @@ func busybox(box, bash []byte, applets []string) []ociarchive.File {
 	l := layer{}
 	l.program("/bin/busybox", box)
 	for _, a := range applets {
-		l.link("/bin/"+a, "busybox")
+		if a != "busybox" { // it is one of its own applets
+			l.link("/bin/"+a, "busybox")
+		}
 	}
 	l.program("/bin/sh", bash)
 	l.add(ociarchive.File{Path: "/tmp", Mode: 0o1777, Dir: true})
