@@ -36,19 +36,30 @@ func New(config Config) (Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	core := config.Informers.Core().V1()
+	core, storage := config.Informers.Core().V1(), config.Informers.Storage().V1()
+	namespaces := newNamespaceLifecycle(config.Client, config.Informers)
+	security, err := newPodSecurity(namespaces.get, core.Pods().Lister())
+	if err != nil {
+		return nil, err
+	}
 	return chain{admission.NewChainHandler(
-		newNamespaceLifecycle(config.Client, config.Informers),
+		namespaces,
 		&limitRanger{core.LimitRanges().Lister()},
 		accounts,
 		&nodeRestriction{client: config.Client, pods: core.Pods().Lister()},
 		taintNodesByCondition{},
-		priority{},
+		security,
+		&priority{config.Client, config.Informers.Scheduling().V1().PriorityClasses().Lister()},
 		defaultTolerationSeconds{},
+		&defaultStorageClass{storage.StorageClasses().Lister()},
+		&claimResize{storage.StorageClasses().Lister()},
+		&runtimeClass{config.Client, config.Informers.Node().V1().RuntimeClasses().Lister()},
 		&certificateApproval{config.Authorizer},
 		&certificateSigning{config.Authorizer},
 		certificateSubjectRestriction{},
+		&defaultIngressClass{config.Informers.Networking().V1().IngressClasses().Lister()},
 		&rbacEscalation{authz.NewEscalation(config.RBAC, config.Authorizer)},
+		// MutatingAdmissionPolicy, mutating webhooks, ValidatingAdmissionPolicy and validating webhooks stand here.
 		newResourceQuota(config.Client, config.Informers),
 	)}, nil
 }

@@ -2,7 +2,6 @@ package admission
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/admission"
@@ -28,53 +27,6 @@ func (taintNodesByCondition) Admit(_ context.Context, a admission.Attributes, _ 
 		}
 	}
 	node.Spec.Taints = append(node.Spec.Taints, notReady)
-	return nil
-}
-
-// systemPriorities are the classes that every cluster has. Others cannot be named while the kind PriorityClass is not
-// served.
-var systemPriorities = map[string]int32{
-	"system-cluster-critical": 2000000000,
-	"system-node-critical":    2000001000,
-}
-
-// priority writes the number of a pod's priority class into it.
-type priority struct{}
-
-var _ admission.MutationInterface = priority{}
-
-func (priority) Handles(op admission.Operation) bool { return writes(op) }
-
-func (priority) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod, ok := a.GetObject().(*corev1.Pod)
-	if !ok || !plain(a, podResource) {
-		return nil
-	}
-	if old, ok := a.GetOldObject().(*corev1.Pod); ok { // an update that leaves the fields out means to keep them
-		if pod.Spec.Priority == nil {
-			pod.Spec.Priority = old.Spec.Priority
-		}
-		if pod.Spec.PreemptionPolicy == nil {
-			pod.Spec.PreemptionPolicy = old.Spec.PreemptionPolicy
-		}
-		return nil
-	}
-	value := int32(0)
-	if name := pod.Spec.PriorityClassName; name != "" {
-		var known bool
-		if value, known = systemPriorities[name]; !known {
-			return admission.NewForbidden(a, fmt.Errorf("no PriorityClass with name %v was found", name))
-		}
-	}
-	if pod.Spec.Priority != nil && *pod.Spec.Priority != value {
-		return admission.NewForbidden(a, fmt.Errorf("the integer value of priority (%d) must not be provided in pod spec; priority admission controller computed %d from the given PriorityClass name", *pod.Spec.Priority, value))
-	}
-	pod.Spec.Priority = &value
-	policy := corev1.PreemptLowerPriority
-	if pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy != policy {
-		return admission.NewForbidden(a, fmt.Errorf("the string value of PreemptionPolicy (%s) must not be provided in pod spec; priority admission controller computed %s from the given PriorityClass name", *pod.Spec.PreemptionPolicy, policy))
-	}
-	pod.Spec.PreemptionPolicy = &policy
 	return nil
 }
 
