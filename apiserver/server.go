@@ -140,7 +140,7 @@ func New(config Config) (*Server, error) {
 	}
 	rows, allocators := builtin.Resources(registry.Deps{
 		Collection: s.collection, ServiceCIDRs: config.ServiceCIDRs, NodePorts: config.NodePorts,
-		CreateToken: s.plugins.CreateToken, Review: s.plugins.Review, Logger: s.logger,
+		CreateToken: s.plugins.CreateToken, Review: s.plugins.Review, Authorizer: s.plugins.Authorizer, Logger: s.logger,
 		User: func(ctx context.Context) (user.Info, bool) { u := request.UserFrom(ctx); return u, u != nil },
 	})
 	if s.plugins.Wrap != nil {

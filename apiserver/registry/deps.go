@@ -8,6 +8,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/mini-k8s/mini/store"
 )
@@ -32,6 +33,12 @@ type Deps struct {
 	// Review answers the create-only kinds of authentication.k8s.io and authorization.k8s.io (TokenReview,
 	// SubjectAccessReview, …) by kind name; kinds missing here are not served.
 	Review map[string]func(ctx context.Context, obj store.Object) (store.Object, error)
+
+	// Authorizer and ResourceOf let rows ask whether the user may read what an object refers to (admission policies and
+	// their parameters). ResourceOf is the plural name of a served kind. nil Authorizer asks nobody; without ResourceOf the
+	// user must have the right to all resources.
+	Authorizer authorizer.UnconditionalAuthorizer
+	ResourceOf func(schema.GroupVersionKind) (resource string, ok bool)
 
 	Logger *slog.Logger
 }

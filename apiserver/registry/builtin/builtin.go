@@ -2,12 +2,15 @@ package builtin
 
 import (
 	"fmt"
+	"slices"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/registry/admissionregistration"
 	"github.com/mini-k8s/mini/apiserver/registry/apiextensions"
 	"github.com/mini-k8s/mini/apiserver/registry/apps"
 	"github.com/mini-k8s/mini/apiserver/registry/authentication"
@@ -42,7 +45,17 @@ func NewScheme() *runtime.Scheme {
 // allocators of cluster addresses and node ports, whose Run repairs what a crash left claimed.
 func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 	allocators := core.NewAllocators(deps)
-	rows := []registry.Resource{
+	var rows []registry.Resource
+	if deps.ResourceOf == nil {
+		deps.ResourceOf = func(kind schema.GroupVersionKind) (string, bool) {
+			i := slices.IndexFunc(rows, func(r registry.Resource) bool { return r.GVK == kind })
+			if i < 0 {
+				return "", false
+			}
+			return rows[i].Name, true
+		}
+	}
+	rows = []registry.Resource{
 		core.Binding(deps),
 		core.ConfigMap(),
 		core.Endpoints(),
@@ -61,6 +74,12 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		core.Service(deps, allocators),
 
 		apiextensions.CustomResourceDefinition(),
+		admissionregistration.MutatingAdmissionPolicy(deps),
+		admissionregistration.MutatingAdmissionPolicyBinding(deps),
+		admissionregistration.MutatingWebhookConfiguration(),
+		admissionregistration.ValidatingAdmissionPolicy(deps),
+		admissionregistration.ValidatingAdmissionPolicyBinding(deps),
+		admissionregistration.ValidatingWebhookConfiguration(),
 		apps.ControllerRevision(),
 		apps.DaemonSet(),
 		apps.Deployment(),
