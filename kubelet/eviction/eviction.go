@@ -25,10 +25,11 @@ const (
 	PIDs   Signal = "pid.available"
 )
 
-// The thresholds of upstream's defaults; that of process IDs has none there.
+// The thresholds of upstream's defaults, but for the disk: a tenth of a large one is no emergency, and k3s too waits until
+// a twentieth. That of process IDs has none there.
 const (
 	memoryBytes   = 100 << 20
-	diskPercent   = 10
+	diskPercent   = 5
 	inodesPercent = 5
 	pidsPercent   = 10
 )
