@@ -39,9 +39,12 @@ func (s *Server) bootstrap(ctx context.Context, client kubernetes.Interface) err
 		}
 	}
 	close(s.bootstrapped)
-	if s.plugins.Synced != nil {
+	for _, synced := range []<-chan struct{}{s.custom.Synced(), s.plugins.Synced} {
+		if synced == nil {
+			continue
+		}
 		select {
-		case <-s.plugins.Synced:
+		case <-synced:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -54,14 +54,20 @@ func (c *cluster) run(t *testing.T, steps []step) {
 	}
 }
 
-// TestKindsByKubectl takes the kinds through what people do with kubectl.
-func TestKindsByKubectl(t *testing.T) {
+// withOpenAPI serves the embedded documents, without which kubectl validates nothing.
+func withOpenAPI(t *testing.T) func(*apiserver.Config) {
+	t.Helper()
 	w := httptest.NewRecorder()
 	openapi.NewHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/openapi/v3", nil))
 	if w.Code != http.StatusOK {
 		t.Skip("needs `make openapi`")
 	}
-	c := start(t, func(config *apiserver.Config) { config.OpenAPI = openapi.NewHandler() })
+	return func(config *apiserver.Config) { config.OpenAPI = openapi.NewHandler() }
+}
+
+// TestKindsByKubectl takes the kinds through what people do with kubectl.
+func TestKindsByKubectl(t *testing.T) {
+	c := start(t, withOpenAPI(t))
 	c.run(t, []step{
 		{args: "apply -f -", stdin: webManifest, want: []string{"deployment.apps/web created", "service/web created"}},
 		{args: "apply -f -", stdin: webManifest, want: []string{"deployment.apps/web unchanged", "service/web unchanged"}},

@@ -54,12 +54,19 @@ func (s *Server) routes() http.Handler {
 			mux.ServeHTTP(w, r)
 			return
 		}
-		endpoint, ok := s.endpoints[schema.GroupVersionResource{Group: info.Group, Version: info.Version, Resource: info.Resource}]
-		if !ok {
-			notFound(w, r)
+		gvr := schema.GroupVersionResource{Group: info.Group, Version: info.Version, Resource: info.Resource}
+		if endpoint, ok := s.endpoints[gvr]; ok {
+			endpoint.ServeHTTP(w, r)
 			return
 		}
-		endpoint.ServeHTTP(w, r)
+		switch custom, err := s.custom.Handler(r.Context(), gvr); {
+		case err != nil:
+			rest.WriteError(w, r, err)
+		case custom == nil:
+			notFound(w, r)
+		default:
+			custom.ServeHTTP(w, r)
+		}
 	})
 }
 

@@ -35,6 +35,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.serve(ctx, listener) })
 	group.Go(func() error { return s.allocators.Run(ctx) })
+	group.Go(func() error { return s.custom.Run(ctx) })
 	if s.plugins.Run != nil {
 		group.Go(func() error { return s.plugins.Run(ctx) })
 	}

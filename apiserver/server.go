@@ -23,9 +23,11 @@ import (
 	clientrest "k8s.io/client-go/rest"
 
 	"github.com/mini-k8s/mini/apiserver/codec"
+	"github.com/mini-k8s/mini/apiserver/customresource"
 	"github.com/mini-k8s/mini/apiserver/discovery"
 	"github.com/mini-k8s/mini/apiserver/fieldschema"
 	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/registry/apiextensions"
 	"github.com/mini-k8s/mini/apiserver/registry/builtin"
 	"github.com/mini-k8s/mini/apiserver/registry/core"
 	"github.com/mini-k8s/mini/apiserver/request"
@@ -36,6 +38,7 @@ import (
 // Store is what the server needs of package store.
 type Store interface {
 	Collection(store.CollectionConfig) store.Collection
+	Drop(prefix string)
 	Healthy(context.Context) error
 }
 
@@ -102,6 +105,7 @@ type Server struct {
 	plugins    *Plugins
 	allocators *core.Allocators
 	endpoints  map[schema.GroupVersionResource]*rest.Endpoint
+	custom     *customresource.Manager
 	discovery  *discovery.Handler
 	handler    http.Handler
 	health     *health
@@ -150,6 +154,9 @@ func New(config Config) (*Server, error) {
 	if err := s.install(rows); err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	if err := s.installCustom(); err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
 	s.health = s.newHealth()
 	s.handler = s.chain(s.routes())
 	return s, nil
@@ -181,6 +188,23 @@ func (s *Server) install(rows []registry.Resource) error {
 	}
 	s.discovery = &discovery.Handler{Write: rest.WriteBody, NotFound: notFound}
 	return s.discovery.Set(rows, s.config.Advertise.String())
+}
+
+// installCustom makes the manager of custom resources.
+func (s *Server) installCustom() error {
+	builtin := map[schema.GroupResource]bool{}
+	for gvr := range s.endpoints {
+		builtin[gvr.GroupResource()] = true
+	}
+	var err error
+	s.custom, err = customresource.New(customresource.Config{
+		Store: s.config.Store, Definitions: s.collection(apiextensions.Key, apiextensions.Kind),
+		REST:     rest.Config{Scheme: s.scheme, Admission: s.plugins.Admission},
+		Reserved: func(gr schema.GroupResource) bool { return builtin[gr] },
+		Changed:  s.discovery.Extend,
+		User:     loopbackUser, Logger: s.logger,
+	})
+	return err
 }
 
 // connected gives a row's streaming subresources their handlers.

@@ -58,6 +58,7 @@ const (
 	unloaded int32 = iota
 	loading
 	ready
+	dropped // for good: see Store.Drop
 )
 
 var _ Collection = (*collection)(nil)
@@ -79,6 +80,10 @@ func (c *collection) load(ctx context.Context) error {
 		return nil
 	}
 	c.s.mu.Lock()
+	if c.state.Load() == dropped {
+		c.s.mu.Unlock()
+		return fmt.Errorf("%w: %s is not kept any more", ErrUnavailable, c.cfg.Prefix)
+	}
 	c.state.Store(loading)
 	c.buffer = nil
 	generation := c.generation
@@ -92,7 +97,9 @@ func (c *collection) load(ctx context.Context) error {
 	defer c.s.mu.Unlock()
 	switch {
 	case err != nil:
-		c.state.Store(unloaded)
+		if c.state.Load() == loading {
+			c.state.Store(unloaded)
+		}
 		c.buffer = nil
 		return fmt.Errorf("loading %s: %w", c.cfg.Prefix, err)
 	case generation != c.generation:
@@ -155,7 +162,7 @@ func (c *collection) unloadLocked() {
 // applyLocked is the one place where a change enters the cache; item is nil for a delete.
 func (c *collection) applyLocked(key string, item, tomb *Item, revision int64) {
 	switch c.state.Load() {
-	case unloaded:
+	case unloaded, dropped:
 		return
 	case loading:
 		c.buffer = append(c.buffer, buffered{key: key, item: item, revision: revision})
@@ -187,7 +194,7 @@ func (c *collection) breakLocked(key string, err error, revision int64) {
 		c.buffer = append(c.buffer, buffered{key: key, err: err, revision: revision})
 		return
 	}
-	if c.state.Load() == unloaded {
+	if s := c.state.Load(); s == unloaded || s == dropped {
 		return
 	}
 	c.s.log.Error("an object in etcd cannot be read", "key", c.cfg.Prefix+key, "err", err)

@@ -160,6 +160,22 @@ func (s *Store) Collection(cfg CollectionConfig) Collection {
 	return c
 }
 
+// Drop forgets the collection below prefix, for a resource that is served no more: its watches end, calls to it fail with
+// ErrUnavailable, and Collection makes a new one. What etcd holds stays there.
+func (s *Store) Drop(prefix string) {
+	s.mu.Lock()
+	c, ok := s.collections[prefix]
+	if ok {
+		delete(s.collections, prefix)
+		c.unloadLocked()
+		c.state.Store(dropped)
+	}
+	s.mu.Unlock()
+	if ok {
+		c.endWatches(nil)
+	}
+}
+
 // Stats is what the metrics of the apiserver tell about the store.
 type Stats struct {
 	Revision    int64 // up to which the caches hold everything

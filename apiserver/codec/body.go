@@ -116,8 +116,12 @@ func decodeJSON(data []byte, obj runtime.Object, want schema.GroupVersionKind, w
 		return nil, err
 	}
 	if isUnstructured {
-		if content == nil {
-			content = map[string]any{}
+		kind, ok := content["kind"].(string)
+		if !ok || kind == "" {
+			return nil, runtime.NewMissingKindErr(string(data))
+		}
+		if version, ok := content["apiVersion"].(string); !ok || version == "" {
+			return nil, runtime.NewMissingVersionErr(string(data))
 		}
 		u.Object = content
 	}

@@ -62,6 +62,15 @@ func NewKind(scheme *runtime.Scheme, gvk schema.GroupVersionKind, convert func(s
 	return k, nil
 }
 
+// NewUnstructuredKind describes a kind without a Go type, in JSON only. Encodings that were made under one state are not
+// used under another; convert makes an object of this kind from the one that is stored.
+func NewUnstructuredKind(gvk schema.GroupVersionKind, listKind, state string, convert func(store.Object) (store.Object, error)) *Kind {
+	if listKind == "" {
+		listKind = gvk.Kind + "List"
+	}
+	return &Kind{GVK: gvk, ListKind: listKind, convert: convert, jsonKey: "json;" + gvk.String() + ";" + state}
+}
+
 // Typed says whether the kind has a Go type, and so a protobuf encoding.
 func (k *Kind) Typed() bool { return k.typ != nil }
 
@@ -110,7 +119,11 @@ func (k *Kind) JSON(item *store.Item) ([]byte, error) {
 
 // EncodeJSON encodes an object of this kind that is not (yet) an item.
 func (k *Kind) EncodeJSON(obj store.Object) ([]byte, error) {
-	b, err := json.Marshal(obj)
+	var content any = obj
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		content = u.Object
+	}
+	b, err := json.Marshal(content)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", k.GVK.Kind, obj.GetName(), err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	apidiscovery "k8s.io/api/apidiscovery/v2"
@@ -42,24 +43,39 @@ func encode(obj runtime.Object) (document, error) {
 	return document{json: append(j, '\n'), proto: p, etag: fmt.Sprintf("\"%X\"", sha256.Sum256(j))}, nil
 }
 
+// group is what the documents say about one API group.
+type group struct {
+	rows  []registry.Resource
+	paths map[string]document // /apis/GROUP and /apis/GROUP/VERSION
+	found metav1.APIGroup     // its entry in /apis; none for the core group
+	item  apidiscovery.APIGroupDiscovery
+}
+
 // build makes the documents; rows decide the order of groups, of versions in a group (the first is preferred) and of kinds.
-func build(rows []registry.Resource, address string) (*documents, error) {
+// What was made of a group before is used again if old says that nothing in it has changed.
+func build(rows []registry.Resource, address string, old map[string]*group) (*documents, map[string]*group, error) {
 	d := &documents{paths: map[string]document{}, aggregated: map[string]aggregate{}}
 	core, named := apidiscovery.APIGroupDiscoveryList{}, apidiscovery.APIGroupDiscoveryList{}
 	groups := metav1.APIGroupList{TypeMeta: typeMeta("v1", "APIGroupList"), Groups: []metav1.APIGroup{}}
-	for _, group := range split(rows, func(r registry.Resource) string { return r.GVK.Group }) {
+	made := map[string]*group{}
+	for _, rows := range split(rows, func(r registry.Resource) string { return r.GVK.Group }) {
+		name := rows[0].GVK.Group
+		g := old[name]
+		if g == nil || !slices.EqualFunc(g.rows, rows, alike) {
+			var err error
+			if g, err = newGroup(rows); err != nil {
+				return nil, nil, err
+			}
+		}
+		made[name] = g
 		list := &named
-		if group[0].GVK.Group == "" {
+		if name == "" {
 			list = &core
+		} else {
+			groups.Groups = append(groups.Groups, g.found)
 		}
-		found, item, err := d.group(group)
-		if err != nil {
-			return nil, err
-		}
-		list.Items = append(list.Items, item)
-		if found.Name != "" {
-			groups.Groups = append(groups.Groups, found)
-		}
+		list.Items = append(list.Items, g.item)
+		maps.Copy(d.paths, g.paths)
 	}
 	err := d.put("/apis", &groups)
 	if err == nil {
@@ -74,12 +90,18 @@ func build(rows []registry.Resource, address string) (*documents, error) {
 	if err == nil {
 		err = d.putAggregated("/apis", &named)
 	}
-	return d, err
+	return d, made, err
 }
 
-// group makes the documents of one group and its entries in both lists; the core group has no entry in /apis.
-func (d *documents) group(rows []registry.Resource) (metav1.APIGroup, apidiscovery.APIGroupDiscovery, error) {
+// alike says that discovery tells the same about two rows.
+func alike(a, b registry.Resource) bool {
+	return a.GVK == b.GVK && a.Name == b.Name && a.State == b.State && a.Unstructured == b.Unstructured
+}
+
+// newGroup makes the documents of one group and its entries in both lists; the core group has no entry in /apis.
+func newGroup(rows []registry.Resource) (*group, error) {
 	name := rows[0].GVK.Group
+	d := &documents{paths: map[string]document{}}
 	found := metav1.APIGroup{Name: name}
 	item := apidiscovery.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	for _, version := range split(rows, func(r registry.Resource) string { return r.GVK.Version }) {
@@ -97,18 +119,19 @@ func (d *documents) group(rows []registry.Resource) (metav1.APIGroup, apidiscove
 			path = "/api/" + gv.Version
 		}
 		if err := d.put(path, &legacy); err != nil {
-			return found, item, err
+			return nil, err
 		}
 		item.Versions = append(item.Versions, fresh)
 		found.Versions = append(found.Versions, metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version})
 	}
 	found.PreferredVersion = found.Versions[0]
+	g := &group{rows: rows, paths: d.paths, found: found, item: item}
 	if name == "" {
-		return metav1.APIGroup{}, item, nil
+		return g, nil
 	}
 	single := found
 	single.TypeMeta = typeMeta("v1", "APIGroup")
-	return found, item, d.put("/apis/"+name, &single)
+	return g, d.put("/apis/"+name, &single)
 }
 
 func (d *documents) put(path string, obj runtime.Object) error {

@@ -2,7 +2,9 @@ package discovery
 
 import (
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/mini-k8s/mini/apiserver/negotiate"
@@ -16,24 +18,60 @@ type Handler struct {
 	Write    func(w http.ResponseWriter, r *http.Request, f negotiate.Format, body []byte)
 	NotFound http.HandlerFunc
 
-	current atomic.Pointer[documents]
+	current atomic.Pointer[documents] // nil while they have to be made
+
+	mu      sync.Mutex
+	address string
+	fixed   []registry.Resource
+	more    []registry.Resource
+	groups  map[string]*group // what the last documents were made of
 }
 
 // Set replaces what is served. address is the server's own, host and port.
 func (h *Handler) Set(rows []registry.Resource, address string) error {
-	d, err := build(rows, address)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fixed, h.address = rows, address
+	return h.buildLocked()
+}
+
+// Extend replaces what is served after the rows of Set. The documents are made when somebody asks for one.
+func (h *Handler) Extend(rows []registry.Resource) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.more = rows
+	h.current.Store(nil)
+}
+
+func (h *Handler) buildLocked() error {
+	d, groups, err := build(slices.Concat(h.fixed, h.more), h.address, h.groups)
 	if err == nil {
+		h.groups = groups
 		h.current.Store(d)
 	}
 	return err
 }
 
+// documents are those of the newest rows.
+func (h *Handler) documents() (*documents, error) {
+	if d := h.current.Load(); d != nil {
+		return d, nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d := h.current.Load(); d != nil {
+		return d, nil
+	}
+	err := h.buildLocked()
+	return h.current.Load(), err
+}
+
 // ServeHTTP answers GET on /api, /apis and the paths of groups and versions, with or without a final slash.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	d := h.current.Load()
 	path := strings.TrimSuffix(r.URL.Path, "/")
-	if d == nil {
-		h.NotFound(w, r)
+	d, err := h.documents()
+	if err != nil { // a kind whose names are no JSON
+		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	doc, ok := d.paths[path]

@@ -67,11 +67,7 @@ func (c *Converter) Type(gvk kschema.GroupVersionKind) (*typed.ParseableType, er
 		return nil, err
 	}
 	if c.lines == nil {
-		c.lines = map[string]string{}
-		for line := range strings.Lines(types) {
-			name, definition, _ := strings.Cut(line, " ")
-			c.lines[name] = definition
-		}
+		c.lines = readLines()
 	}
 	parser := &typed.Parser{}
 	if err := c.reach(name, &parser.Schema, map[string]bool{}); err != nil {
@@ -80,6 +76,23 @@ func (c *Converter) Type(gvk kschema.GroupVersionKind) (*typed.ParseableType, er
 	t := parser.Type(name)
 	c.known[gvk] = &t
 	return &t, nil
+}
+
+// Definitions returns a type, by its OpenAPI name, with all that it refers to.
+func Definitions(name string) ([]schema.TypeDef, error) {
+	c := &Converter{lines: readLines()}
+	var out schema.Schema
+	err := c.reach(name, &out, map[string]bool{})
+	return out.Types, err
+}
+
+func readLines() map[string]string {
+	out := map[string]string{}
+	for line := range strings.Lines(types) {
+		name, definition, _ := strings.Cut(line, " ")
+		out[name] = definition
+	}
+	return out
 }
 
 // reach adds a type and all that it refers to.

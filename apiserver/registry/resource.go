@@ -24,6 +24,18 @@ type Resource struct {
 	Categories []string
 	Namespaced bool
 
+	// Unstructured kinds have no Go type: their objects are *unstructured.Unstructured, in JSON only. The fields below are for
+	// them alone. ListKind is empty where it is the kind with "List". Versions are all versions of the kind, which differ in
+	// their name only as far as field managers are concerned. State tells what is served under the same names apart when it
+	// changes at run time: encodings of one state are not given out in another.
+	Unstructured bool
+	ListKind     string
+	Versions     []string
+	State        string
+	// Coerce does with a decoded request what decoding into a Go type does: it drops fields that do not exist and returns
+	// their paths; an error refuses the request.
+	Coerce func(obj store.Object) (unknown []string, err error)
+
 	// Key is the resource's place in etcd below /registry/ where it is not "Name": upstream keeps nodes in "minions",
 	// services in "services/specs". Rows with the same Key share one collection (events of both groups).
 	Key string
@@ -94,7 +106,9 @@ type Table struct {
 // Scale maps an object to its autoscaling/v1 Scale and back.
 type Scale struct {
 	Get func(store.Object) (replicas, statusReplicas int32, selector string)
-	Set func(obj store.Object, replicas int32)
+	// Check says what is wrong with an object that cannot be shown (or, with write, scaled); nil is nothing ever.
+	Check func(obj store.Object, write bool) error
+	Set   func(obj store.Object, replicas int32)
 }
 
 // Subresource is any other one. Exactly one of Strategy, Change, Evict, Create and Connect is set.

@@ -35,7 +35,7 @@ func (e *Endpoint) create(w http.ResponseWriter, r *http.Request, info request.I
 	}
 	q := e.newWrite(w, r, info, e.main, opts)
 	obj := e.kind.New()
-	if err := decode(q.ctx, r.Header.Get("Content-Type"), body, obj, opts.validation); err != nil {
+	if err := q.decode(r.Header.Get("Content-Type"), body, obj, opts.validation); err != nil {
 		return err
 	}
 	if e.res.Create != nil {

@@ -311,6 +311,22 @@ func (e *Endpoint) deleteCollection(w http.ResponseWriter, r *http.Request, info
 	return nil
 }
 
+// DeleteAll deletes every object of the kind in the name of the user of ctx. Objects with finalizers are only marked.
+func (e *Endpoint) DeleteAll(ctx context.Context) error {
+	all, err := e.Collection.List(ctx, store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	info := request.InfoFrom(ctx)
+	for _, item := range all.Items {
+		_, err := e.deleteOne(ctx, info, item.Object, &metav1.DeleteOptions{})
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return nil
+}
+
 // deleteOne deletes an object found by a list, unless another has taken its name meanwhile.
 func (e *Endpoint) deleteOne(ctx context.Context, info request.Info, obj store.Object, opts *metav1.DeleteOptions) (*store.Item, error) {
 	info.Name, info.Namespace = obj.GetName(), obj.GetNamespace()

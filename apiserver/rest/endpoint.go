@@ -80,9 +80,14 @@ func New(c Config) (*Endpoint, error) {
 	if res.FromStored != nil {
 		convert = res.FromStored
 	}
-	kind, err := codec.NewKind(c.Scheme, res.GVK, convert)
-	if err != nil {
-		return nil, fmt.Errorf("resource %s: %w", res.Name, err)
+	var kind *codec.Kind
+	if res.Unstructured {
+		kind = codec.NewUnstructuredKind(res.GVK, res.ListKind, res.State, convert)
+	} else {
+		var err error
+		if kind, err = codec.NewKind(c.Scheme, res.GVK, convert); err != nil {
+			return nil, fmt.Errorf("resource %s: %w", res.Name, err)
+		}
 	}
 	if (c.Collection == nil) != (res.Create != nil) {
 		return nil, fmt.Errorf("resource %s: exactly one of a collection and Create is needed", res.Name)

@@ -3,7 +3,9 @@ package rest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -39,7 +41,7 @@ func (e *Endpoint) newFieldTracker(sub string, reset bool) *fieldTracker {
 func (t *fieldTracker) get() (*managedfields.FieldManager, error) {
 	t.load.Do(func() {
 		gvk := t.e.res.GVK
-		objects := kindObjects{kind: t.e.kind, fill: t.e.res.Default}
+		objects := kindObjects{kind: t.e.kind, fill: t.e.res.Default, versions: t.e.res.Versions}
 		construct := managedfields.NewDefaultFieldManager
 		if !t.e.kind.Typed() {
 			construct = managedfields.NewDefaultCRDFieldManager
@@ -57,6 +59,9 @@ func (t *fieldTracker) resetFields() map[fieldpath.APIVersion]fieldpath.Filter {
 	set := fieldpath.NewSet(fieldpath.MakePathOrDie("status"))
 	if t.sub == "status" {
 		set = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"))
+		if !t.e.kind.Typed() {
+			set.Insert(fieldpath.MakePathOrDie("metadata"))
+		}
 	}
 	version := fieldpath.APIVersion(t.e.res.GVK.GroupVersion().String())
 	return fieldpath.NewExcludeFilterSetMap(map[fieldpath.APIVersion]*fieldpath.Set{version: set})
@@ -99,11 +104,12 @@ func (t *fieldTracker) apply(live store.Object, config *unstructured.Unstructure
 	return obj, nil
 }
 
-// kindObjects lets the field manager make, default and convert objects of one kind. There is only one version of a kind
-// here, so converting is from unstructured to the Go type at most.
+// kindObjects lets the field manager make, default and convert objects of one kind. A kind with a Go type has only one
+// version here, so converting is from unstructured to the Go type at most; versions of other kinds differ in their name.
 type kindObjects struct {
-	kind *codec.Kind
-	fill func(store.Object)
+	kind     *codec.Kind
+	fill     func(store.Object)
+	versions []string
 }
 
 var (
@@ -131,11 +137,14 @@ func (k kindObjects) Convert(in, _, _ any) error {
 
 func (k kindObjects) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner) (runtime.Object, error) {
 	from := in.GetObjectKind().GroupVersionKind()
+	if !k.kind.Typed() {
+		return k.rename(in, from, gv)
+	}
 	if to, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{from}); !ok || to != k.kind.GVK {
 		return nil, runtime.NewNotRegisteredGVKErrForTarget("mini", from, gv)
 	}
 	u, ok := in.(*unstructured.Unstructured)
-	if !ok || !k.kind.Typed() {
+	if !ok {
 		return in, nil
 	}
 	obj := k.kind.New()
@@ -143,6 +152,21 @@ func (k kindObjects) ConvertToVersion(in runtime.Object, gv runtime.GroupVersion
 		return nil, err
 	}
 	return obj, nil
+}
+
+// rename shows an unstructured object in another version. It shares everything below its first level.
+func (k kindObjects) rename(in runtime.Object, from schema.GroupVersionKind, gv runtime.GroupVersioner) (runtime.Object, error) {
+	u, isUnstructured := in.(*unstructured.Unstructured)
+	to, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{from})
+	if !ok || !isUnstructured || to.GroupKind() != k.kind.GVK.GroupKind() || !slices.Contains(k.versions, to.Version) {
+		return nil, runtime.NewNotRegisteredGVKErrForTarget("mini", from, gv)
+	}
+	if to == from {
+		return in, nil
+	}
+	renamed := &unstructured.Unstructured{Object: maps.Clone(u.Object)}
+	renamed.SetGroupVersionKind(to)
+	return renamed, nil
 }
 
 func (k kindObjects) ConvertFieldLabel(gvk schema.GroupVersionKind, label, value string) (string, string, error) {

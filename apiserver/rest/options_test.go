@@ -115,9 +115,9 @@ func FuzzPatch(f *testing.F) {
 	original := []byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p","labels":{"x":"y"}},"spec":{"containers":[{"name":"c","image":"i"}]}}`)
 	kinds := []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType}
 	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
-		apply, err := patcher(t.Context(), kind, kinds[int(which)%len(kinds)], body, metav1.FieldValidationStrict)
+		patch, err := newPatcher(kind, kinds[int(which)%len(kinds)], body, true)
 		if err == nil {
-			_, err = guarded(apply, original)
+			err = patch.into(t.Context(), original, kind.New(), metav1.FieldValidationStrict, nil)
 		}
 		if err != nil {
 			if s := statusOf(err, configMapResource, "").Status(); s.Code < 400 || s.Code >= 500 {

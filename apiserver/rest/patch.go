@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -99,7 +100,7 @@ func (e *Endpoint) badPatchType(v *view) error {
 
 // plainPatch returns how to apply a JSON, merge or strategic patch.
 func (q *write) plainPatch(kind types.PatchType, body []byte) (func(*store.Item) (store.Object, error), error) {
-	apply, err := patcher(q.ctx, q.e.kind, kind, body, q.opts.validation)
+	apply, err := newPatcher(q.e.kind, kind, body, q.opts.strict())
 	if err != nil {
 		return nil, err
 	}
@@ -108,33 +109,12 @@ func (q *write) plainPatch(kind types.PatchType, body []byte) (func(*store.Item)
 		if err != nil {
 			return nil, err
 		}
-		patched, err := guarded(apply, original)
-		if err != nil {
-			return nil, err
-		}
 		obj := q.e.kind.New()
-		strict, err := codec.Body(codec.MediaJSON, patched, obj, q.opts.strict())
-		if err != nil {
-			return nil, unprocessablePatch(string(patched), err)
-		}
-		if len(strict) > 0 {
-			if q.opts.validation == metav1.FieldValidationStrict {
-				return nil, unprocessablePatch(string(body), runtime.NewStrictDecodingError(strict))
-			}
-			warnStrict(q.ctx, strict)
+		if err := apply.into(q.ctx, original, obj, q.opts.validation, q.e.coerce); err != nil {
+			return nil, err
 		}
 		return obj, q.samePlace(obj)
 	}, nil
-}
-
-// guarded turns a panic of the patch libraries, which some senseless patches cause, into a refusal of the patch.
-func guarded(apply func([]byte) ([]byte, error), original []byte) (patched []byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = withCode(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, fmt.Sprintf("the patch cannot be applied: %v", v))
-		}
-	}()
-	return apply(original)
 }
 
 // samePlace refuses a patch that renames or moves.
@@ -152,50 +132,140 @@ func unprocessablePatch(value string, err error) error {
 	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), value, err.Error())})
 }
 
-// patcher parses the patch once and returns how it changes an object's JSON.
-func patcher(ctx context.Context, of *codec.Kind, kind types.PatchType, body []byte, validation string) (func([]byte) ([]byte, error), error) {
-	if kind == types.JSONPatchType {
-		patch, err := jsonpatch.DecodePatch(body)
-		if err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
-		}
-		if len(patch) > maxPatchOperations {
-			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
-				"The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(patch)))
-		}
-		return func(original []byte) ([]byte, error) {
-			patched, err := patch.Apply(original)
-			if err != nil {
-				return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
-			}
-			return patched, nil
-		}, nil
-	}
-	var fieldsOf map[string]any
-	strict, err := kjson.UnmarshalStrict(body, &fieldsOf)
+// patcher is a patch that has been read.
+type patcher struct {
+	apply  func(original []byte) (patched []byte, err error)
+	strict []error // what is wrong with the patch itself and lenient servers ignore
+	patch  any     // a strategic patch as Go writes it, for messages
+}
+
+// into patches an object's JSON and decodes the result. Strict errors of the patch and of the result are dealt with as
+// fieldValidation says.
+func (p *patcher) into(ctx context.Context, original []byte, obj runtime.Object, validation string, coerce func(runtime.Object) ([]error, error)) error {
+	patched, err := guarded(p.apply, original)
 	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		return err
 	}
-	if len(strict) > 0 && validation == metav1.FieldValidationStrict {
-		return nil, apierrors.NewBadRequest(runtime.NewStrictDecodingError(strict).Error())
+	value := string(patched)
+	if p.patch != nil {
+		value = fmt.Sprintf("%+v", p.patch)
 	}
-	if validation == metav1.FieldValidationWarn {
-		warnStrict(ctx, strict)
+	strict, err := codec.Body(codec.MediaJSON, patched, obj, validation != metav1.FieldValidationIgnore)
+	if err == nil && coerce != nil {
+		var more []error
+		more, err = coerce(obj)
+		strict = append(strict, more...)
 	}
-	if kind == types.MergePatchType {
-		return func(original []byte) ([]byte, error) {
-			patched, err := jsonpatch.MergePatch(original, body)
-			if err != nil {
-				return nil, apierrors.NewBadRequest(err.Error())
-			}
-			return patched, nil
-		}, nil
+	strict = append(slices.Clip(p.strict), strict...)
+	switch {
+	case err != nil:
+		return unprocessablePatch(value, err)
+	case len(strict) == 0 || validation == metav1.FieldValidationIgnore:
+		return nil
+	case validation == metav1.FieldValidationStrict:
+		return unprocessablePatch(value, runtime.NewStrictDecodingError(strict))
+	}
+	warnStrict(ctx, strict)
+	return nil
+}
+
+// guarded turns a panic of the patch libraries, which some senseless patches cause, into a refusal of the patch.
+func guarded(apply func([]byte) ([]byte, error), original []byte) (patched []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = withCode(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, fmt.Sprintf("the patch cannot be applied: %v", v))
+		}
+	}()
+	return apply(original)
+}
+
+// newPatcher reads a JSON, merge or strategic patch once.
+func newPatcher(of *codec.Kind, kind types.PatchType, body []byte, strict bool) (*patcher, error) {
+	switch kind {
+	case types.JSONPatchType:
+		return jsonPatcher(body, strict)
+	case types.MergePatchType:
+		return mergePatcher(body, strict)
+	}
+	return strategicPatcher(of, body, strict)
+}
+
+func badPatch(err error) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+}
+
+func jsonPatcher(body []byte, strict bool) (*patcher, error) {
+	p := &patcher{}
+	if strict {
+		var operations []struct {
+			Op    string `json:"op"`
+			Path  string `json:"path"`
+			From  string `json:"from"`
+			Value any    `json:"value"`
+		}
+		found, err := kjson.UnmarshalStrict(body, &operations)
+		if err != nil {
+			return nil, badPatch(err)
+		}
+		for _, err := range found {
+			p.strict = append(p.strict, fmt.Errorf("json patch %w", err))
+		}
+	}
+	patch, err := jsonpatch.DecodePatch(body)
+	if err != nil {
+		return nil, badPatch(err)
+	}
+	if len(patch) > maxPatchOperations {
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
+			"The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(patch)))
+	}
+	p.apply = func(original []byte) ([]byte, error) {
+		patched, err := patch.Apply(original)
+		if err != nil {
+			return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+		}
+		return patched, nil
+	}
+	return p, nil
+}
+
+// fieldsOf reads a patch that is an object.
+func fieldsOf(body []byte, strict bool) (fields map[string]any, found []error, err error) {
+	if strict {
+		found, err = kjson.UnmarshalStrict(body, &fields)
+	} else {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(body, &fields)
+	}
+	if err != nil {
+		err = badPatch(err)
+	}
+	return fields, found, err
+}
+
+func mergePatcher(body []byte, strict bool) (*patcher, error) {
+	_, found, err := fieldsOf(body, strict)
+	if err != nil {
+		return nil, err
+	}
+	return &patcher{strict: found, apply: func(original []byte) ([]byte, error) {
+		patched, err := jsonpatch.MergePatch(original, body)
+		if err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		return patched, nil
+	}}, nil
+}
+
+func strategicPatcher(of *codec.Kind, body []byte, strict bool) (*patcher, error) {
+	fields, found, err := fieldsOf(body, strict)
+	if err != nil {
+		return nil, err
 	}
 	shape, err := strategicpatch.NewPatchMetaFromStruct(of.New())
 	if err != nil {
 		return nil, err
 	}
-	return func(original []byte) ([]byte, error) {
+	return &patcher{strict: found, patch: fields, apply: func(original []byte) ([]byte, error) {
 		var doc, patch map[string]any
 		if err := json.Unmarshal(original, &doc); err != nil {
 			return nil, err
@@ -208,7 +278,7 @@ func patcher(ctx context.Context, of *codec.Kind, kind types.PatchType, body []b
 			return nil, strategicError(err)
 		}
 		return json.Marshal(merged)
-	}, nil
+	}}, nil
 }
 
 // strategicError tells a patch that is wrong from one that does not fit the object.
@@ -224,20 +294,16 @@ func strategicError(err error) error {
 // applyPatch returns how to apply a configuration on the server's side (KEP-555).
 func (q *write) applyPatch(body []byte) (func(*store.Item) (store.Object, error), error) {
 	data, err := yaml.YAMLToJSON(body)
+	var strict error
 	if q.opts.strict() && err == nil {
-		if _, strictErr := yaml.YAMLToJSONStrict(body); strictErr != nil {
-			if q.opts.validation == metav1.FieldValidationStrict {
-				return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", strictErr))
-			}
-			warnStrict(q.ctx, []error{strictErr})
-		}
+		strict = yaml.UnmarshalStrict(body, &map[string]any{})
 	}
 	content := map[string]any{}
 	if err == nil {
 		err = kjson.UnmarshalCaseSensitivePreserveInts(data, &content)
 	}
 	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+		return nil, badPatch(err)
 	}
 	config := &unstructured.Unstructured{Object: content}
 	if err := q.checkApply(config); err != nil {
@@ -257,7 +323,15 @@ func (q *write) applyPatch(body []byte) (func(*store.Item) (store.Object, error)
 			live.SetNamespace(q.info.Namespace)
 			live.SetName(q.info.Name)
 		}
-		return q.view.fields.apply(live, config.DeepCopy(), q.opts.manager, force)
+		merged, err := q.view.fields.apply(live, config.DeepCopy(), q.opts.manager, force)
+		switch {
+		case err != nil || strict == nil: // what the schema says comes first, as upstream does
+			return merged, err
+		case q.opts.validation == metav1.FieldValidationStrict:
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", strict))
+		}
+		warnStrict(q.ctx, []error{strict})
+		return merged, nil
 	}, nil
 }
 

@@ -45,6 +45,11 @@ func (e *Endpoint) serveScale(w http.ResponseWriter, r *http.Request, info reque
 		if err != nil {
 			return err
 		}
+		if check := e.res.Scale.Check; check != nil {
+			if err := check(obj, false); err != nil {
+				return err
+			}
+		}
 		writeAny(w, r, http.StatusOK, format, e.scaleOf(obj))
 		return nil
 	case "update", "patch":
@@ -80,10 +85,15 @@ func (e *Endpoint) writeScale(w http.ResponseWriter, r *http.Request, info reque
 		if err != nil {
 			return nil, err
 		}
+		if check := e.res.Scale.Check; check != nil {
+			if err := check(shared, true); err != nil {
+				return nil, err
+			}
+		}
 		before := e.scaleOf(shared)
 		scale := &autoscalingv1.Scale{TypeMeta: before.TypeMeta}
 		if kind == "" {
-			err = decode(q.ctx, contentType, body, scale, opts.validation)
+			err = decode(q.ctx, contentType, body, scale, opts.validation, nil)
 		} else {
 			err = q.patchScale(before, scale, kind, body)
 		}
@@ -121,15 +131,11 @@ func (q *write) patchScale(before, scale *autoscalingv1.Scale, kind types.PatchT
 	if err != nil {
 		return err
 	}
-	apply, err := patcher(q.ctx, kinds, kind, body, q.opts.validation)
+	apply, err := newPatcher(kinds, kind, body, q.opts.strict())
 	if err != nil {
 		return err
 	}
-	patched, err := guarded(apply, original)
-	if err != nil {
-		return err
-	}
-	return decode(q.ctx, codec.MediaJSON, patched, scale, q.opts.validation)
+	return apply.into(q.ctx, original, scale, q.opts.validation, nil)
 }
 
 func checkScale(scale *autoscalingv1.Scale, name string) error {

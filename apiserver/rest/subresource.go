@@ -88,7 +88,7 @@ func (e *Endpoint) postSubresource(w http.ResponseWriter, r *http.Request, info 
 	}
 	v := &view{name: sub.Name, strategy: &e.res.Strategy, fields: e.main.fields}
 	q := e.newWrite(w, r, info, v, opts)
-	if err := decode(q.ctx, r.Header.Get("Content-Type"), data, body, opts.validation); err != nil {
+	if err := decode(q.ctx, r.Header.Get("Content-Type"), data, body, opts.validation, nil); err != nil {
 		return err
 	}
 	if err := q.placeBody(body); err != nil {

@@ -29,7 +29,7 @@ func (e *Endpoint) update(w http.ResponseWriter, r *http.Request, info request.I
 	}
 	q := e.newWrite(w, r, info, v, opts)
 	first := e.kind.New()
-	if err := decode(q.ctx, r.Header.Get("Content-Type"), body, first, opts.validation); err != nil {
+	if err := q.decode(r.Header.Get("Content-Type"), body, first, opts.validation); err != nil {
 		return err
 	}
 	if name := first.GetName(); name != "" && name != info.Name {
@@ -47,7 +47,7 @@ func (e *Endpoint) update(w http.ResponseWriter, r *http.Request, info request.I
 			return obj, nil
 		}
 		obj := e.kind.New()
-		return obj, decode(q.ctx, r.Header.Get("Content-Type"), body, obj, metav1.FieldValidationIgnore)
+		return obj, q.decode(r.Header.Get("Content-Type"), body, obj, metav1.FieldValidationIgnore)
 	}, v.name == "" && v.strategy.CreateOnUpdate)
 	if err != nil {
 		return err

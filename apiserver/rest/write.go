@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +57,11 @@ type warner struct {
 // maxWarnings bounds the headers, which clients limit.
 const maxWarnings = 4 << 10
 
+// Warn adds a Warning header to an answer that has not begun.
+func Warn(w http.ResponseWriter, text string) {
+	(&warner{header: w.Header()}).AddWarning("", text)
+}
+
 func (a *warner) AddWarning(agent, text string) {
 	if agent == "" {
 		agent = "-"
@@ -106,21 +112,60 @@ func bodyError(err error) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("the request body cannot be read: %v", err))
 }
 
-// decode reads an object of kind want from the body and deals with strict errors as fieldValidation says.
-func decode(ctx context.Context, contentType string, body []byte, obj runtime.Object, validation string) error {
+// decode reads an object of the endpoint's own kind and deals with strict errors as fieldValidation says.
+func (q *write) decode(contentType string, body []byte, obj store.Object, validation string) error {
+	return decode(q.ctx, contentType, body, obj, validation, q.e.coerce)
+}
+
+// coerce drops what the kind has no fields for, and says what that was.
+func (e *Endpoint) coerce(obj runtime.Object) (strict []error, err error) {
+	if e.res.Coerce == nil {
+		return nil, nil
+	}
+	unknown, err := e.res.Coerce(obj.(store.Object))
+	for _, path := range unknown {
+		strict = append(strict, fmt.Errorf("unknown field %q", path))
+	}
+	return strict, err
+}
+
+// decode reads an object of the kind it has from the body and deals with strict errors as fieldValidation says; coerce
+// may find more of them.
+func decode(ctx context.Context, contentType string, body []byte, obj runtime.Object, validation string, coerce func(runtime.Object) ([]error, error)) error {
 	want := obj.GetObjectKind().GroupVersionKind()
 	strict, err := codec.Body(contentType, body, obj, validation != metav1.FieldValidationIgnore)
-	if err != nil {
+	if err == nil && coerce != nil {
+		var more []error
+		more, err = coerce(obj)
+		strict = append(strict, more...)
+	}
+	switch {
+	case runtime.IsMissingKind(err):
+		return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", want.Kind, err, summary(body)))
+	case err != nil:
 		return decodeError(err, want.Kind, want.Version)
-	}
-	if len(strict) == 0 {
+	case len(strict) == 0 || validation == metav1.FieldValidationIgnore:
 		return nil
-	}
-	if validation == metav1.FieldValidationStrict {
+	case validation == metav1.FieldValidationStrict:
 		return decodeError(runtime.NewStrictDecodingError(strict), want.Kind, want.Version)
 	}
 	warnStrict(ctx, strict)
 	return nil
+}
+
+// summary is the beginning of a body, readable where it is JSON.
+func summary(body []byte) string {
+	if len(body) == 0 {
+		return "<empty>"
+	}
+	more := ""
+	if len(body) > 30 {
+		body, more = body[:30], " ..."
+	}
+	if body[0] == '{' {
+		return string(body) + more
+	}
+	return hex.EncodeToString(body) + more
 }
 
 func warnStrict(ctx context.Context, strict []error) {
