@@ -44,6 +44,8 @@ type Options struct {
 	Binary string // the mini to run; this program if empty
 	// Subnet of the nodes; 172.31.250.0/24 if empty. Clusters may share it: no two of them ever meet.
 	Subnet netip.Prefix
+	// Routed puts every node on a subnet of its own, with a router between them.
+	Routed bool
 	// ServerArgs and NodeArgs are further flags for the server and for every node.
 	ServerArgs, NodeArgs []string
 	Env                  []string // added to the nodes' environment
@@ -83,6 +85,7 @@ type Cluster struct {
 	Binary     string    `json:"binary"`
 	APIPort    int       `json:"apiPort"`
 	Subnet     string    `json:"subnet"`
+	Routed     bool      `json:"routed,omitempty"`
 	Publish    []Publish `json:"publish,omitempty"`
 	Nodes      []*Node   `json:"nodes"`
 	ServerArgs []string  `json:"serverArgs,omitempty"`
@@ -151,7 +154,7 @@ func prepare(o Options) (*Cluster, error) {
 		o.Subnet = netip.MustParsePrefix("172.31.250.0/24")
 	}
 	c := &Cluster{
-		Name: o.Name, Binary: o.Binary, Subnet: o.Subnet.Masked().String(), Publish: o.Publish,
+		Name: o.Name, Binary: o.Binary, Subnet: o.Subnet.Masked().String(), Routed: o.Routed, Publish: o.Publish,
 		ServerArgs: o.ServerArgs, NodeArgs: o.NodeArgs, Env: o.Env, Created: time.Now().UTC(),
 		dir: filepath.Join(dirOr(o.Dir), o.Name), log: loggerOr(o.Logger),
 	}

@@ -67,6 +67,9 @@ func (c *Cluster) plugIn(n *Node) error {
 		if err := upLink(veth); err != nil {
 			return err
 		}
+		if c.Routed {
+			return routeTo(n, veth)
+		}
 		bridge, err := netlink.LinkByName("switch")
 		if err != nil {
 			return err
@@ -87,12 +90,41 @@ func (c *Cluster) plugIn(n *Node) error {
 		if err != nil {
 			return err
 		}
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: n.IP.AsSlice(), Mask: net.CIDRMask(subnet.Bits(), 32)}}
+		bits := subnet.Bits()
+		if c.Routed {
+			bits = 32
+		}
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: n.IP.AsSlice(), Mask: net.CIDRMask(bits, 32)}}
 		if err := netlink.AddrAdd(eth0, addr); err != nil {
 			return fmt.Errorf("address %s: %w", addr.IPNet, err)
 		}
-		return netlink.LinkSetUp(eth0)
+		if err := netlink.LinkSetUp(eth0); err != nil || !c.Routed {
+			return err
+		}
+		gateway := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: router.IP, Flags: int(netlink.FLAG_ONLINK)}
+		if err := netlink.RouteAdd(gateway); err != nil {
+			return fmt.Errorf("route to the router: %w", err)
+		}
+		return nil
 	})
+}
+
+// router is every node's gateway where each is on a subnet of its own.
+var router = &net.IPNet{IP: net.IPv4(169, 254, 1, 1).To4(), Mask: net.CIDRMask(32, 32)}
+
+// routeTo makes a port of the switch's namespace the router's end of the node's cable.
+func routeTo(n *Node, port netlink.Link) error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("make a router: %w", err)
+	}
+	if err := netlink.AddrAdd(port, &netlink.Addr{IPNet: router}); err != nil {
+		return fmt.Errorf("address of the router: %w", err)
+	}
+	node := &netlink.Route{LinkIndex: port.Attrs().Index, Dst: &net.IPNet{IP: n.IP.AsSlice(), Mask: net.CIDRMask(32, 32)}}
+	if err := netlink.RouteAdd(node); err != nil {
+		return fmt.Errorf("route to node %s: %w", n.Name, err)
+	}
+	return nil
 }
 
 // SetLink takes the node's cable out (up false) or puts it back: packets to and from it are lost while its processes run.

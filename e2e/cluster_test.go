@@ -92,7 +92,25 @@ func TestOneNode(t *testing.T) {
 }
 
 func TestThreeNodes(t *testing.T) {
-	c := scenario.Start(t, scenario.Options{Agents: 2})
+	meetEachOther(t, scenario.Start(t, scenario.Options{Agents: 2}))
+}
+
+// TestTunnel: the same where every node is on a subnet of its own, through VXLAN.
+func TestTunnel(t *testing.T) {
+	c := scenario.Start(t, scenario.Options{Agents: 2, Routed: true})
+	meetEachOther(t, c)
+	for _, n := range c.Nodes {
+		out, err := c.InNode(n.Name, 10*time.Second, "ip", "-o", "route", "show", "dev", "mini.vxlan")
+		if routes := strings.Count(string(out), " via 10.42."); err != nil || routes != 2 {
+			t.Errorf("%s has %d routes to pods through the tunnel, want 2 (%v):\n%s", n.Name, routes, err, out)
+		}
+	}
+}
+
+// meetEachOther starts a pod on each of three nodes, and has everybody call everybody: pods, the Service by its address and its
+// name, and node ports.
+func meetEachOther(t *testing.T, c *scenario.Cluster) {
+	t.Helper()
 	c.Apply(fmt.Sprintf(web, 3))
 	c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
 	names, ips := podsOf(t, c, "web")

@@ -34,17 +34,32 @@ type Cluster struct {
 // Options of a test's cluster.
 type Options struct {
 	Agents     int
+	Routed     bool // every node on a subnet of its own
 	ServerArgs []string
 	NodeArgs   []string
 	Publish    []cluster.Publish
+	// Created, if set, is called when the nodes' processes have been started; Dir is then the cluster's.
+	Created func(*cluster.Cluster) error
+	// Dir holds the cluster; a new one if empty. It is removed with the cluster.
+	Dir string
+}
+
+// TempDir makes a directory for Options.Dir, for who needs to know it before the cluster is made.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mini-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // Start makes a cluster, waits until its nodes are Ready, and removes it when the test ends.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mini-e2e-")
-	if err != nil {
-		t.Fatal(err)
+	dir := o.Dir
+	if dir == "" {
+		dir = TempDir(t)
 	}
 	t.Setenv("KUBECONFIG", filepath.Join(dir, "user-kubeconfig")) // nobody else's is touched
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -52,7 +67,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	begin := time.Now()
 	c, err := cluster.Create(ctx, cluster.Options{
 		Name: "e2e-" + strings.TrimPrefix(filepath.Base(dir), "mini-e2e-"), Agents: o.Agents, Images: []string{archive()},
-		Dir: dir, Binary: binary(), ServerArgs: o.ServerArgs, NodeArgs: o.NodeArgs, Publish: o.Publish,
+		Dir: dir, Binary: Binary(), Routed: o.Routed, ServerArgs: o.ServerArgs, NodeArgs: o.NodeArgs, Publish: o.Publish,
 		Env: []string{"GOTRACEBACK=all"}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
@@ -60,6 +75,11 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	s := &Cluster{Cluster: c, t: t}
 	t.Cleanup(func() { s.end(dir) })
+	if o.Created != nil {
+		if err := o.Created(c); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := c.WaitReady(ctx, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,9 @@ func root() string {
 	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
-func binary() string  { return filepath.Join(root(), "bin", "mini") }
+// Binary is the mini that is tested.
+func Binary() string { return filepath.Join(root(), "bin", "mini") }
+
 func archive() string { return filepath.Join(root(), "bin", "images", "e2e.tar") }
 
 // Main runs a package's tests: func TestMain(m *testing.M) { os.Exit(scenario.Main(m)) }.
@@ -42,7 +44,7 @@ func Main(m *testing.M) int {
 		fmt.Println("the end-to-end tests make network namespaces and containers: run them as root")
 		return 1
 	}
-	if _, err := os.Stat(binary()); err != nil {
+	if _, err := os.Stat(Binary()); err != nil {
 		fmt.Println("bin/mini is not there: run `make build` first")
 		return 1
 	}

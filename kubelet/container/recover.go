@@ -99,7 +99,7 @@ func (r *Containerd) removeLeft(ctx context.Context, left leftovers) {
 			r.log.Warn("could not remove a half-made sandbox", "sandbox", s.id, "err", err)
 		}
 	}
-	if err := r.sweep(ctx); err != nil {
+	if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
 		r.log.Warn("could not remove all that a crash left", "err", err)
 	}
 }

@@ -22,6 +22,9 @@ func importFolder(ctx context.Context, into container.Images, dir string, log *s
 	for _, path := range archives {
 		begin := time.Now()
 		names, err := importFile(ctx, into, path)
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			log.Error("an image archive could not be imported; fix or remove it and start again", "file", path, "err", err)
 			continue
