@@ -41,9 +41,13 @@ $(CONFORMANCE_BIN)/debs/done: $(CONFORMANCE_DEBS)
 	  cd $(@D) && { $$download || { apt-get update -qq && $$download; }; }
 	touch $@
 
-$(CONFORMANCE_TAR): $(CONFORMANCE_BIN)/debs/done $(CONFORMANCE_BIN)/agnhost $(CONFORMANCE_BIN)/nnp $(HELPERS_WORK)/pause \
+$(CONFORMANCE_BIN)/sh: e2e/images/sh/main.go
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 $(GO) build $(CONFORMANCE_GO) -o $@ ./e2e/images/sh
+
+$(CONFORMANCE_TAR): $(CONFORMANCE_BIN)/debs/done $(addprefix $(CONFORMANCE_BIN)/,agnhost nnp sh) $(HELPERS_WORK)/pause \
                     $(wildcard e2e/images/*.go internal/ociarchive/*.go)
 	@mkdir -p $(@D)
-	$(GO) run ./e2e/images -o $@ -agnhost $(CONFORMANCE_BIN)/agnhost -nnp $(CONFORMANCE_BIN)/nnp -pause $(HELPERS_WORK)/pause \
+	$(GO) run ./e2e/images -o $@ -agnhost $(CONFORMANCE_BIN)/agnhost -nnp $(CONFORMANCE_BIN)/nnp -pause $(HELPERS_WORK)/pause -sh $(CONFORMANCE_BIN)/sh \
 	  -porter "$$(cd $(CONFORMANCE) && $(GO) list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter" \
 	  $(CONFORMANCE_BIN)/debs/*.deb

@@ -5,5 +5,5 @@
 // sources, over one layer of Debian packages with a shell, curl, nc, dig and the like. The layers are shared by all images,
 // so that a node unpacks them once.
 //
-//	images -o FILE.tar -agnhost PROGRAM -porter DIR -nnp PROGRAM -pause PROGRAM DEB…
+//	images -o FILE.tar -agnhost PROGRAM -porter DIR -nnp PROGRAM -pause PROGRAM -sh PROGRAM DEB…
 package main

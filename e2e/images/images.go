@@ -21,8 +21,8 @@ const (
 
 // programs are what is not in a Debian package.
 type programs struct {
-	agnhost, nnp, pause []byte
-	porter              string // folder of a certificate and its key, which agnhost's porter and some probes read
+	agnhost, nnp, pause, sh []byte
+	porter                  string // folder of a certificate and its key, which agnhost's porter and some probes read
 }
 
 // standIns lists the images: the references of upstream's test/utils/image/manifest.go at v1.36.3, and what its tests call.
@@ -56,7 +56,7 @@ func standIns(system layer, p programs) ([]ociarchive.Image, error) {
 		{Names: []string{e2eTest + "nautilus:1.8"}, Base: agnhostBase, Files: picture("nautilus", "Debian GNU/Linux"), Config: server},
 		{Names: []string{e2eTest + "kitten:1.8"}, Base: agnhostBase, Files: picture("kitten", "Alpine Linux"), Config: server},
 		{Names: []string{e2eTest + "glibc-dns-testing:2.0.0"}, Base: base, Config: command("/bin/sh")},
-		{Names: []string{e2eTest + "busybox:1.37.0-1"}, Files: busybox(box.Content, bash.Content, applets), Config: command("sh")},
+		{Names: []string{e2eTest + "busybox:1.37.0-1"}, Files: busybox(box.Content, bash.Content, p.sh, applets), Config: command("sh")},
 		{Names: []string{e2eTest + "nonewprivs:1.4"}, Files: []ociarchive.File{
 			{Path: "/usr/local/bin/nnp", Mode: 0o6755, Content: p.nnp},
 		}, Config: command("nnp")},
@@ -121,7 +121,7 @@ func picture(name, system string) []ociarchive.File {
 }
 
 // busybox is the small system: one program under the names of all its applets.
-func busybox(box, bash []byte, applets []string) []ociarchive.File {
+func busybox(box, bash, sh []byte, applets []string) []ociarchive.File {
 	l := layer{}
 	l.program("/bin/busybox", box)
 	for _, a := range applets {
@@ -129,7 +129,8 @@ func busybox(box, bash []byte, applets []string) []ociarchive.File {
 			l.link("/bin/"+a, "busybox")
 		}
 	}
-	l.program("/bin/sh", bash)
+	l.program("/bin/bash", bash)
+	l.program("/bin/sh", sh)
 	l.add(ociarchive.File{Path: "/tmp", Mode: 0o1777, Dir: true})
 	l.add(ociarchive.File{Path: "/root", Mode: 0o700, Dir: true})
 	l.add(ociarchive.File{Path: "/home", Mode: 0o755, Dir: true})

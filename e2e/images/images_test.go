@@ -83,7 +83,7 @@ func TestStandIns(t *testing.T) {
 	system.program("/usr/bin/bash-static", []byte("bash"))
 	system.program("/usr/bin/busybox", box)
 	system.program("/usr/bin/wget", []byte("the real one"))
-	images, err := standIns(system, programs{agnhost: []byte("a"), nnp: []byte("n"), pause: []byte("p"), porter: dir})
+	images, err := standIns(system, programs{agnhost: []byte("a"), nnp: []byte("n"), pause: []byte("p"), sh: []byte("s"), porter: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

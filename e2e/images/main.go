@@ -23,9 +23,10 @@ func run() (err error) {
 	flag.Func("agnhost", "upstream's agnhost, linked statically", read(&p.agnhost))
 	flag.Func("nnp", "upstream's nonewprivs test program, linked statically", read(&p.nnp))
 	flag.Func("pause", "program that only waits", read(&p.pause))
+	flag.Func("sh", "the shell of the folder sh, linked statically", read(&p.sh))
 	flag.StringVar(&p.porter, "porter", "", "folder with localhost.crt and localhost.key of agnhost's porter")
 	flag.Parse()
-	if *out == "" || p.agnhost == nil || p.nnp == nil || p.pause == nil || p.porter == "" || flag.NArg() == 0 {
+	if *out == "" || p.agnhost == nil || p.nnp == nil || p.pause == nil || p.sh == nil || p.porter == "" || flag.NArg() == 0 {
 		return errors.New("all flags and the Debian packages are needed; see -help")
 	}
 	system, err := debian(flag.Args())
