@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"bytes"
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -50,5 +51,9 @@ func TestFirstObjects(t *testing.T) {
 	eventually(t, "a flow schema that was deleted comes back", func() bool {
 		_, err := flow.FlowSchemas().Get(t.Context(), "catch-all", metav1.GetOptions{})
 		return err == nil
+	})
+	eventually(t, "built-in groups have their APIServices", func() bool {
+		body, err := c.client.Discovery().RESTClient().Get().AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/v1.apps").DoRaw(t.Context())
+		return err == nil && bytes.Contains(body, []byte(`"Local APIServices are always available"`))
 	})
 }

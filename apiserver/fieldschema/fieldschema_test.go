@@ -20,6 +20,8 @@ import (
 	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistration "k8s.io/kube-aggregator/pkg/client/applyconfiguration"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
 
 	"github.com/mini-k8s/mini/apiserver/registry/builtin"
@@ -27,10 +29,10 @@ import (
 
 var update = flag.Bool("update", false, "write types.txt from client-go's schemas")
 
-// kinds are the types of client-go's and those of CustomResourceDefinitions.
+// kinds are the types of client-go's and those of CustomResourceDefinitions and APIServices.
 var kinds = builtin.NewScheme()
 
-// upstream returns client-go's whole schema, and that of the client of CustomResourceDefinitions.
+// upstream returns client-go's whole schema, and those of the clients of CustomResourceDefinitions and APIServices.
 func upstream(t *testing.T) []*schema.Schema {
 	t.Helper()
 	var out []*schema.Schema
@@ -39,6 +41,9 @@ func upstream(t *testing.T) []*schema.Schema {
 		&apiextensionsv1.CustomResourceDefinition{TypeMeta: metav1.TypeMeta{
 			APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition",
 		}}: apiextensions.NewTypeConverter(kinds),
+		&apiregistrationv1.APIService{TypeMeta: metav1.TypeMeta{
+			APIVersion: "apiregistration.k8s.io/v1", Kind: "APIService",
+		}}: apiregistration.NewTypeConverter(kinds),
 	} {
 		v, err := converter.ObjectToTyped(obj)
 		if err != nil {

@@ -87,7 +87,7 @@ func run(out string) error {
 
 // build makes the paths of each group version and the definitions of all kinds in them.
 func build(s *runtime.Scheme, rows []registry.Resource) (map[schema.GroupVersion][]pathItem, map[string]node, error) {
-	src, err := newSources("k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver")
+	src, err := newSources("k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver", "k8s.io/kube-aggregator")
 	if err != nil {
 		return nil, nil, err
 	}

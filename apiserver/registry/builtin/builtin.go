@@ -8,10 +8,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/apiserver/registry/admissionregistration"
 	"github.com/mini-k8s/mini/apiserver/registry/apiextensions"
+	"github.com/mini-k8s/mini/apiserver/registry/apiregistration"
 	"github.com/mini-k8s/mini/apiserver/registry/apps"
 	"github.com/mini-k8s/mini/apiserver/registry/authentication"
 	"github.com/mini-k8s/mini/apiserver/registry/authorization"
@@ -33,7 +35,7 @@ import (
 // NewScheme returns a scheme of the types of all rows: client-go's, and those of the API groups that client-go has none for.
 func NewScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme, apiregistrationv1.AddToScheme} {
 		if err := add(s); err != nil {
 			panic(fmt.Sprintf("types of the rows: %v", err)) // two Go types for one kind: found by the first test
 		}
@@ -80,6 +82,7 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		admissionregistration.ValidatingAdmissionPolicy(deps),
 		admissionregistration.ValidatingAdmissionPolicyBinding(deps),
 		admissionregistration.ValidatingWebhookConfiguration(),
+		apiregistration.APIService(),
 		apps.ControllerRevision(),
 		apps.DaemonSet(),
 		apps.Deployment(),

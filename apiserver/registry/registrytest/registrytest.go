@@ -6,9 +6,12 @@ package registrytest
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/mini-k8s/mini/apiserver/registry"
@@ -28,10 +31,21 @@ type Case struct {
 	Then func(t *testing.T, o store.Object)
 }
 
+// types are those of all rows.
+var types = sync.OnceValue(func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiregistrationv1.AddToScheme} {
+		if err := add(s); err != nil {
+			panic(err)
+		}
+	}
+	return s
+})
+
 // Decode makes an object of the row's kind.
 func Decode(t testing.TB, row registry.Resource, manifest string) store.Object {
 	t.Helper()
-	o, err := scheme.Scheme.New(row.GVK)
+	o, err := types().New(row.GVK)
 	if err != nil {
 		t.Fatal(err)
 	}
