@@ -33,7 +33,10 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require sigs.k8s.io/apiserver-network-proxy/konnectivity-client v0.36.0 // indirect
+require (
+	github.com/fsnotify/fsnotify v1.10.1 // indirect
+	sigs.k8s.io/apiserver-network-proxy/konnectivity-client v0.36.0 // indirect
+)
 
 require (
 	cel.dev/expr v0.25.2 // indirect

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
@@ -42,12 +43,12 @@ func chainFor(t *testing.T, objects ...runtime.Object) (Chain, *fake.Clientset) 
 		}
 		return authorizer.DecisionNoOpinion, "", nil
 	})
-	c, err := New(Config{Client: client, Informers: factory, Authorizer: signers, RBAC: rbac})
+	c, err := New(Config{Client: client, Dynamic: dynamicfake.NewSimpleDynamicClient(runtime.NewScheme()), Informers: factory, Authorizer: signers, RBAC: rbac})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(func() { cancel(); factory.Shutdown() })
+	t.Cleanup(func() { c.End(); cancel(); factory.Shutdown() })
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
 	return c, client

@@ -10,6 +10,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -47,11 +48,15 @@ func New(config Config) func(*rest.Config) (*apiserver.Plugins, error) {
 		if err != nil {
 			return nil, err
 		}
-		return build(config, client)
+		dynamic, err := dynamic.NewForConfig(loopback)
+		if err != nil {
+			return nil, err
+		}
+		return build(config, client, dynamic)
 	}
 }
 
-func build(config Config, client kubernetes.Interface) (*apiserver.Plugins, error) {
+func build(config Config, client kubernetes.Interface, dynamic dynamic.Interface) (*apiserver.Plugins, error) {
 	var factory informers.SharedInformerFactory
 	if config.Informers != nil {
 		factory = config.Informers(client)
@@ -62,7 +67,7 @@ func build(config Config, client kubernetes.Interface) (*apiserver.Plugins, erro
 	if err != nil {
 		return nil, err
 	}
-	admit, err := admission.New(admission.Config{Client: client, Informers: factory, Authorizer: authorizer, RBAC: rbac})
+	admit, err := admission.New(admission.Config{Client: client, Dynamic: dynamic, Informers: factory, Authorizer: authorizer, RBAC: rbac})
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +107,7 @@ func build(config Config, client kubernetes.Interface) (*apiserver.Plugins, erro
 		Bootstrap: func(ctx context.Context) error { return authz.EnsurePolicy(ctx, client, authz.DefaultPolicy()) },
 		Synced:    synced,
 		Run: func(ctx context.Context) error {
+			defer admit.End()
 			factory.Start(ctx.Done())
 			for _, ok := range factory.WaitForCacheSync(ctx.Done()) {
 				if !ok {

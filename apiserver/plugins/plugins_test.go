@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/mini-k8s/mini/apiserver"
+	"github.com/mini-k8s/mini/apiserver/openapi"
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/internal/bootstrap"
 	"github.com/mini-k8s/mini/internal/pki"
@@ -65,7 +66,7 @@ func start(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c.server, err = apiserver.New(apiserver.Config{
-		Store: st, Logger: logger, Listener: l, TLS: c.keys.ServingTLS(), Advertise: netip.MustParseAddrPort("192.0.2.1:6443"),
+		Store: st, Logger: logger, Listener: l, TLS: c.keys.ServingTLS(), OpenAPI: openapi.NewHandler(), Advertise: netip.MustParseAddrPort("192.0.2.1:6443"),
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}, NodePorts: registry.PortRange{From: 30000, To: 32767},
 		Plugins: New(Config{
 			ClientCAs: c.keys.CA.Pool(), Logger: logger, ServiceAccountKeys: c.keys.ServiceAccountKeys, ClusterDomain: "cluster.local", URL: c.url,

@@ -99,7 +99,7 @@ func New(c Config) (*Endpoint, error) {
 		Config: c, res: res, kind: kind,
 		group:   schema.GroupResource{Group: res.GVK.Group, Resource: res.Name},
 		subs:    map[string]*subresource{},
-		plugins: admission.NewObjectInterfacesFromScheme(c.Scheme),
+		plugins: newObjectInterfaces(c.Scheme),
 		selects: map[string]bool{"metadata.name": true},
 	}
 	if res.Namespaced {

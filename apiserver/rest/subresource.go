@@ -58,6 +58,9 @@ func (e *Endpoint) serveView(w http.ResponseWriter, r *http.Request, info reques
 }
 
 func (e *Endpoint) connect(w http.ResponseWriter, r *http.Request, info request.Info, sub *subresource) error {
+	if err := e.admitConnect(w, r, info, sub); err != nil {
+		return err
+	}
 	handler, err := sub.Connect(r.Context(), info.Namespace, info.Name, registry.ConnectOptions{
 		Method: r.Method, Path: info.Rest, Query: r.URL.Query(),
 	})

@@ -1,0 +1,67 @@
+package rest
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+
+	"github.com/mini-k8s/mini/apiserver/request"
+)
+
+// objectInterfaces is what admission plugins may do with objects. There is one version of each kind here, so what the
+// scheme cannot convert is of the same type on both sides.
+type objectInterfaces struct {
+	admission.ObjectInterfaces
+	convert sameType
+}
+
+func newObjectInterfaces(scheme *runtime.Scheme) admission.ObjectInterfaces {
+	o := admission.NewObjectInterfacesFromScheme(scheme)
+	return objectInterfaces{o, sameType{o.GetObjectConvertor()}}
+}
+
+func (o objectInterfaces) GetObjectConvertor() runtime.ObjectConvertor { return o.convert }
+
+type sameType struct{ runtime.ObjectConvertor }
+
+// Convert makes *out what *in is.
+func (s sameType) Convert(in, out, context any) error {
+	if _, ok := in.(runtime.Unstructured); ok {
+		return s.ObjectConvertor.Convert(in, out, context)
+	}
+	from, to := reflect.ValueOf(in), reflect.ValueOf(out)
+	if from.Type() != to.Type() || from.Kind() != reflect.Pointer || from.IsNil() || to.IsNil() {
+		return fmt.Errorf("%T cannot be converted to %T", in, out)
+	}
+	to.Elem().Set(from.Elem())
+	return nil
+}
+
+// admitConnect asks admission about a connection to a subresource; its object is what the query says.
+func (e *Endpoint) admitConnect(w http.ResponseWriter, r *http.Request, info request.Info, sub *subresource) error {
+	if e.Admission == nil || !e.Admission.Handles(admission.Connect) {
+		return nil
+	}
+	var options runtime.Object
+	if kind := sub.Kind; kind != e.res.GVK { // of logs the kind in discovery is the pod's own
+		body, err := e.newBody(kind)
+		if err != nil {
+			return err
+		}
+		if err := runtime.NewParameterCodec(e.Scheme).DecodeParameters(r.URL.Query(), kind.GroupVersion(), body); err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+		options = body
+	}
+	q := e.newWrite(w, r, info, &view{name: sub.Name}, writeOptions{})
+	a := admission.NewAttributesRecord(options, nil, sub.Kind, info.Namespace, info.Name,
+		e.res.GVK.GroupVersion().WithResource(e.res.Name), sub.Name, admission.Connect, nil, false, request.UserFrom(q.ctx))
+	if _, err := q.mutate(a); err != nil {
+		return err
+	}
+	return q.validateAdmission(a)
+}
