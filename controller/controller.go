@@ -164,6 +164,10 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("replicaset"), Events: events("replicaset-controller"),
 	})
 	add("replicaset", rs, err)
+	rc, err := replicaset.NewForReplicationControllers(replicaset.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("replicationcontroller"), Events: events("replication-controller"),
+	})
+	add("replicationcontroller", rc, err)
 	deploy, err := deployment.New(deployment.Config{
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("deployment"), Events: events("deployment-controller"),
 	})
@@ -222,6 +226,7 @@ func shared(f informers.SharedInformerFactory) []garbage.Shared {
 		of(corev1.SchemeGroupVersion, "limitranges", "LimitRange", true, core.LimitRanges().Informer()), // admission's
 		of(corev1.SchemeGroupVersion, "nodes", "Node", false, core.Nodes().Informer()),
 		of(corev1.SchemeGroupVersion, "namespaces", "Namespace", false, core.Namespaces().Informer()),
+		of(corev1.SchemeGroupVersion, "replicationcontrollers", "ReplicationController", true, core.ReplicationControllers().Informer()),
 		of(appsv1.SchemeGroupVersion, "replicasets", "ReplicaSet", true, apps.ReplicaSets().Informer()),
 		of(appsv1.SchemeGroupVersion, "deployments", "Deployment", true, apps.Deployments().Informer()),
 		of(discoveryv1.SchemeGroupVersion, "endpointslices", "EndpointSlice", true, f.Discovery().V1().EndpointSlices().Informer()),

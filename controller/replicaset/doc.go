@@ -8,5 +8,7 @@
 // Instead of counting expected events, the controller lays the answers of its own writes over the informer's view until it
 // shows them (work.Ahead): a sync never sees fewer pods than it has made.
 //
-// One queue of ReplicaSets. Availability after minReadySeconds is a timer of the queue.
+// ReplicationControllers, the older kind for the same, are kept by the same code: it sees them as ReplicaSets (sets.go).
+//
+// One queue of sets. Availability after minReadySeconds is a timer of the queue.
 package replicaset

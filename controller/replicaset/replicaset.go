@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,10 +16,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	appslisters "k8s.io/client-go/listers/apps/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
@@ -27,9 +28,6 @@ import (
 	"github.com/mini-k8s/mini/controller/podstate"
 	"github.com/mini-k8s/mini/controller/work"
 )
-
-// Kind is what owner references to a ReplicaSet say.
-var Kind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
 
 // Config is what the controller needs; all fields are required.
 type Config struct {
@@ -43,34 +41,64 @@ type Config struct {
 // Controller keeps the pods.
 type Controller struct {
 	cfg     Config
-	sets    appslisters.ReplicaSetLister
+	kind    schema.GroupVersionKind // what owner references to a set say
+	sets    sets
 	pods    cache.Indexer
 	sources []feed.Source
 	queue   *work.Queue[cache.ObjectName]
 	owned   claim.Dependents[corev1.Pod, *corev1.Pod]
 }
 
-// New subscribes to ReplicaSets and Pods.
+// New keeps the pods of ReplicaSets: it subscribes to them and to Pods.
 func New(cfg Config) (*Controller, error) {
-	if cfg.Client == nil || cfg.Informers == nil || cfg.Feeds == nil || cfg.Logger == nil || cfg.Events == nil {
-		return nil, errors.New("replicaset controller: incomplete config")
+	c, err := newController(cfg, replicaSetKind)
+	if err != nil {
+		return nil, err
 	}
-	sets, pods := cfg.Informers.Apps().V1().ReplicaSets(), cfg.Informers.Core().V1().Pods().Informer()
+	api := cfg.Informers.Apps().V1().ReplicaSets()
+	c.sets = replicaSets{api.Lister(), cfg.Client}
+	c.sources = append(c.sources, cfg.Feeds.Handle(api.Informer(), feed.Of(func(_, rs *appsv1.ReplicaSet) {
+		if rs != nil {
+			c.queue.Add(cache.MetaObjectToName(rs))
+		}
+	})))
+	return c, nil
+}
+
+// NewForReplicationControllers keeps the pods of ReplicationControllers, which want the same of it as ReplicaSets.
+func NewForReplicationControllers(cfg Config) (*Controller, error) {
+	c, err := newController(cfg, replicationControllerKind)
+	if err != nil {
+		return nil, err
+	}
+	api := cfg.Informers.Core().V1().ReplicationControllers()
+	c.sets = replicationControllers{api.Lister(), cfg.Client}
+	c.sources = append(c.sources, cfg.Feeds.Handle(api.Informer(), feed.Of(func(_, rc *corev1.ReplicationController) {
+		if rc != nil {
+			c.queue.Add(cache.MetaObjectToName(rc))
+		}
+	})))
+	return c, nil
+}
+
+func newController(cfg Config, kind schema.GroupVersionKind) (*Controller, error) {
+	name := strings.ToLower(kind.Kind)
+	if cfg.Client == nil || cfg.Informers == nil || cfg.Feeds == nil || cfg.Logger == nil || cfg.Events == nil {
+		return nil, fmt.Errorf("%s controller: incomplete config", name)
+	}
+	pods := cfg.Informers.Core().V1().Pods().Informer()
 	if err := claim.IndexPods(pods); err != nil {
 		return nil, err
 	}
-	c := &Controller{cfg: cfg, sets: sets.Lister(), pods: pods.GetIndexer()}
-	c.queue = work.NewQueue(work.Config[cache.ObjectName]{Name: "replicaset", Sync: c.sync, Workers: 4, Logger: cfg.Logger})
+	c := &Controller{cfg: cfg, kind: kind, pods: pods.GetIndexer()}
+	c.queue = work.NewQueue(work.Config[cache.ObjectName]{Name: name, Sync: c.sync, Workers: 4, Logger: cfg.Logger})
 	c.owned = claim.Dependents[corev1.Pod, *corev1.Pod]{
-		Owner: Kind, Queue: c.queue.Add, Adopters: func(namespace string, set labels.Set) []cache.ObjectName {
-			all, _ := c.sets.ReplicaSets(namespace).List(labels.Everything()) // a lister's cache cannot fail
+		Owner: kind, Queue: c.queue.Add, Adopters: func(namespace string, set labels.Set) []cache.ObjectName {
+			all, _ := c.sets.list(namespace) // a lister's cache cannot fail
 			return claim.Matching(all, func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.Spec.Selector }, set)
 		},
 	}
-	c.sources = []feed.Source{
-		cfg.Feeds.Handle(sets.Informer(), feed.Of(c.setChanged)),
-		cfg.Feeds.Handle(pods, feed.Of(c.owned.Changed)),
-	}
+	c.sources = []feed.Source{cfg.Feeds.Handle(pods, feed.Of(c.owned.Changed))}
 	return c, nil
 }
 
@@ -82,14 +110,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	return c.queue.Run(ctx)
 }
 
-func (c *Controller) setChanged(old, rs *appsv1.ReplicaSet) {
-	if rs != nil {
-		c.queue.Add(cache.MetaObjectToName(rs))
-	}
-}
-
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
-	rs, err := c.sets.ReplicaSets(key.Namespace).Get(key.Name)
+	rs, err := c.sets.get(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -116,13 +138,11 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
 	if p.again > 0 {
 		c.queue.AddAfter(key, p.again)
 	}
-	status := withFailure(p.status, rs.Status.Conditions, reason, acted, now)
+	status := c.sets.keep(withFailure(p.status, rs.Status.Conditions, reason, acted, now))
 	if equality.Semantic.DeepEqual(status, rs.Status) {
 		return acted
 	}
-	next := rs.DeepCopy()
-	next.Status = status
-	if _, err := c.cfg.Client.AppsV1().ReplicaSets(key.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if err := c.sets.writeStatus(ctx, rs, status); err != nil && !apierrors.IsNotFound(err) {
 		return errors.Join(acted, fmt.Errorf("write status: %w", err))
 	}
 	return acted
@@ -153,7 +173,7 @@ func (c *Controller) claim(ctx context.Context, rs *appsv1.ReplicaSet, selector 
 		}
 	}
 	for _, pod := range got.Adopt {
-		patch, err := claim.AdoptPatch(rs, Kind, pod.UID)
+		patch, err := claim.AdoptPatch(rs, c.kind, pod.UID)
 		if err != nil {
 			return nil, err
 		}
@@ -173,12 +193,12 @@ func (c *Controller) claim(ctx context.Context, rs *appsv1.ReplicaSet, selector 
 // mayAdopt asks the API, not the cache, whether the ReplicaSet still is: adopting for one that was deleted would hand the
 // pods to the garbage collector.
 func (c *Controller) mayAdopt(ctx context.Context, rs *appsv1.ReplicaSet) error {
-	fresh, err := c.cfg.Client.AppsV1().ReplicaSets(rs.Namespace).Get(ctx, rs.Name, metav1.GetOptions{})
+	fresh, err := c.sets.fresh(ctx, rs.Namespace, rs.Name)
 	switch {
 	case err != nil:
 		return fmt.Errorf("adopt pods: %w", err)
 	case fresh.UID != rs.UID || fresh.DeletionTimestamp != nil:
-		return fmt.Errorf("adopt pods: ReplicaSet %s is being deleted", rs.Name)
+		return fmt.Errorf("adopt pods: %s %s is being deleted", c.kind.Kind, rs.Name)
 	}
 	return nil
 }
@@ -189,7 +209,7 @@ func (c *Controller) related(rs *appsv1.ReplicaSet, own []*corev1.Pod) []*corev1
 	if ref == nil {
 		return own
 	}
-	sets, err := c.sets.ReplicaSets(rs.Namespace).List(labels.Everything())
+	sets, err := c.sets.list(rs.Namespace)
 	if err != nil {
 		return own
 	}
@@ -216,16 +236,16 @@ func (c *Controller) create(ctx context.Context, rs *appsv1.ReplicaSet, n int) e
 	for size := 1; n > 0; size *= 2 {
 		batch := min(size, n)
 		err := each(batch, func(int) error {
-			pod, err := c.cfg.Client.CoreV1().Pods(rs.Namespace).Create(ctx, podOf(rs), metav1.CreateOptions{})
+			pod, err := c.cfg.Client.CoreV1().Pods(rs.Namespace).Create(ctx, podOf(rs, c.kind), metav1.CreateOptions{})
 			switch {
 			case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 				return err
 			case err != nil:
-				c.cfg.Events.Eventf(rs, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
+				c.cfg.Events.Eventf(c.reference(rs), corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
 				return err
 			}
 			c.owned.Ahead.Wrote(string(rs.UID), pod)
-			c.cfg.Events.Eventf(rs, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", pod.Name)
+			c.cfg.Events.Eventf(c.reference(rs), corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", pod.Name)
 			return nil
 		})
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -247,10 +267,10 @@ func (c *Controller) delete(ctx context.Context, rs *appsv1.ReplicaSet, pods []*
 		switch {
 		case apierrors.IsNotFound(err):
 		case err != nil:
-			c.cfg.Events.Eventf(rs, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
+			c.cfg.Events.Eventf(c.reference(rs), corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
 			return err
 		default:
-			c.cfg.Events.Eventf(rs, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
+			c.cfg.Events.Eventf(c.reference(rs), corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
 		}
 		c.owned.Ahead.Deleted(string(rs.UID), pod)
 		return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/apps"
 	"github.com/mini-k8s/mini/apiserver/registry/authentication"
 	"github.com/mini-k8s/mini/apiserver/registry/authorization"
+	"github.com/mini-k8s/mini/apiserver/registry/autoscaling"
 	"github.com/mini-k8s/mini/apiserver/registry/batch"
 	"github.com/mini-k8s/mini/apiserver/registry/certificates"
 	"github.com/mini-k8s/mini/apiserver/registry/coordination"
@@ -115,6 +116,7 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		storage.VolumeAttachment(),
 		storage.VolumeAttributesClass(),
 	}
+	rows = append(rows, autoscaling.HorizontalPodAutoscalers()...)
 	rows = append(rows, authentication.Reviews(deps)...)
 	rows = append(rows, authorization.Reviews(deps)...)
 	for i := range rows {
