@@ -14,7 +14,9 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -27,6 +29,7 @@ import (
 	"github.com/mini-k8s/mini/controller/bootstraptoken"
 	"github.com/mini-k8s/mini/controller/certificates"
 	"github.com/mini-k8s/mini/controller/deployment"
+	"github.com/mini-k8s/mini/controller/disruption"
 	"github.com/mini-k8s/mini/controller/endpoints"
 	"github.com/mini-k8s/mini/controller/endpointslice"
 	"github.com/mini-k8s/mini/controller/feed"
@@ -41,6 +44,7 @@ import (
 	"github.com/mini-k8s/mini/controller/rootca"
 	"github.com/mini-k8s/mini/controller/serviceaccount"
 	"github.com/mini-k8s/mini/controller/tainteviction"
+	"github.com/mini-k8s/mini/controller/volume"
 )
 
 // Config is what the controllers need.
@@ -172,6 +176,14 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("deployment"), Events: events("deployment-controller"),
 	})
 	add("deployment", deploy, err)
+	pdb, err := disruption.New(disruption.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("disruption"), Events: events("controllermanager"),
+	})
+	add("disruption", pdb, err)
+	vol, err := volume.New(volume.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("volume"), Events: events("persistentvolume-controller"),
+	})
+	add("volume", vol, err)
 	life, err := nodelifecycle.New(nodelifecycle.Config{
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("nodelifecycle"), Events: events("node-controller"),
 		Grace: cfg.NodeMonitorGracePeriod,
@@ -229,6 +241,11 @@ func shared(f informers.SharedInformerFactory) []garbage.Shared {
 		of(corev1.SchemeGroupVersion, "replicationcontrollers", "ReplicationController", true, core.ReplicationControllers().Informer()),
 		of(appsv1.SchemeGroupVersion, "replicasets", "ReplicaSet", true, apps.ReplicaSets().Informer()),
 		of(appsv1.SchemeGroupVersion, "deployments", "Deployment", true, apps.Deployments().Informer()),
+		of(appsv1.SchemeGroupVersion, "statefulsets", "StatefulSet", true, apps.StatefulSets().Informer()),
+		of(corev1.SchemeGroupVersion, "persistentvolumes", "PersistentVolume", false, core.PersistentVolumes().Informer()),
+		of(corev1.SchemeGroupVersion, "persistentvolumeclaims", "PersistentVolumeClaim", true, core.PersistentVolumeClaims().Informer()),
+		of(policyv1.SchemeGroupVersion, "poddisruptionbudgets", "PodDisruptionBudget", true, f.Policy().V1().PodDisruptionBudgets().Informer()),
+		of(storagev1.SchemeGroupVersion, "storageclasses", "StorageClass", false, f.Storage().V1().StorageClasses().Informer()),
 		of(discoveryv1.SchemeGroupVersion, "endpointslices", "EndpointSlice", true, f.Discovery().V1().EndpointSlices().Informer()),
 		of(coordinationv1.SchemeGroupVersion, "leases", "Lease", true, f.Coordination().V1().Leases().Informer()),
 		// The authorizer's, where it shares the factory.

@@ -12,6 +12,19 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry"
 )
 
+// The finalizers that keep a volume while a claim has it and a claim while a pod uses it (KEP-498). Upstream's admission adds
+// them; here it is part of making the object. The volume controller takes them away.
+const (
+	volumeProtection = "kubernetes.io/pv-protection"
+	claimProtection  = "kubernetes.io/pvc-protection"
+)
+
+func protect(o metav1.Object, finalizer string) {
+	if f := o.GetFinalizers(); !slices.Contains(f, finalizer) {
+		o.SetFinalizers(append(slices.Clone(f), finalizer))
+	}
+}
+
 func now() *metav1.Time {
 	t := metav1.NewTime(time.Now().Truncate(time.Second))
 	return &t
@@ -24,6 +37,7 @@ func PersistentVolume() registry.Resource {
 	})
 	main.PrepareForCreate = registry.Prepare(func(pv *corev1.PersistentVolume) { // has no generation
 		pv.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending, LastPhaseTransitionTime: now()}
+		protect(pv, volumeProtection)
 	})
 	main.PrepareForUpdate = registry.PrepareUpdate(func(pv, old *corev1.PersistentVolume) { pv.Status = old.Status })
 	main.Validate = registry.Validate(validatePersistentVolume)

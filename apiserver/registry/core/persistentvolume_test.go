@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,8 +78,8 @@ func TestPersistentVolumeUpdate(t *testing.T) {
 	parseInto(t, old, `{metadata: {name: a, resourceVersion: "1"}, spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce, ReadOnlyMany], hostPath: {path: /d}}}`)
 	row.Default(old)
 	row.Strategy.PrepareForCreate(t.Context(), old)
-	if old.Status.Phase != corev1.VolumePending || old.Status.LastPhaseTransitionTime == nil {
-		t.Errorf("made: %+v", old.Status)
+	if old.Status.Phase != corev1.VolumePending || old.Status.LastPhaseTransitionTime == nil || !slices.Contains(old.Finalizers, volumeProtection) {
+		t.Errorf("made: %+v %v", old.Status, old.Finalizers)
 	}
 	for _, c := range []struct{ name, change, want string }{
 		{"claim", `{spec: {claimRef: {namespace: n, name: c}}}`, ""},

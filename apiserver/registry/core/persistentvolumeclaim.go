@@ -19,6 +19,7 @@ func PersistentVolumeClaim() registry.Resource {
 	main.PrepareForCreate = registry.Prepare(func(c *corev1.PersistentVolumeClaim) { // has no generation
 		c.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
 		matchDataSources(&c.Spec, nil)
+		protect(c, claimProtection)
 	})
 	main.PrepareForUpdate = registry.PrepareUpdate(func(c, old *corev1.PersistentVolumeClaim) {
 		c.Status = old.Status
