@@ -6,9 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/mini-k8s/mini/internal/leftovers"
 )
 
 func TestParsePublish(t *testing.T) {
@@ -136,7 +139,7 @@ func TestNetwork(t *testing.T) {
 		if err := c.Delete(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if left := mountsBelow(c.dir); len(left) > 0 {
+		if left := leftovers.MountsBelow(c.dir); len(left) > 0 {
 			t.Errorf("mounts left: %v", left)
 		}
 	})
@@ -146,19 +149,19 @@ func TestNetwork(t *testing.T) {
 	if err := c.makeNetwork(); err != nil {
 		t.Fatal(err)
 	}
-	if err := echo(t, c); err != nil {
+	if err := echo(t, c, 30*time.Second); err != nil {
 		t.Error(err)
 	}
 	if err := c.SetLink("agent-1", false); err != nil {
 		t.Fatal(err)
 	}
-	if err := echo(t, c); err == nil {
+	if err := echo(t, c, time.Second); err == nil {
 		t.Error("a node that is cut off was reached")
 	}
 	if err := c.SetLink("agent-1", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := echo(t, c); err != nil {
+	if err := echo(t, c, 30*time.Second); err != nil {
 		t.Errorf("after the cable was back: %v", err)
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// echo sends a datagram from the server's namespace to agent-1's and waits for its return, trying for a second, since a bridge
-// port takes a moment to forward.
-func echo(t *testing.T, c *Cluster) error {
+// echo sends a datagram from the server's namespace to agent-1's and waits for its return, trying again and again for d, since a
+// bridge port takes a moment to forward.
+func echo(t *testing.T, c *Cluster, d time.Duration) error {
 	t.Helper()
 	var there, here net.PacketConn
 	listen := func(node, address string, conn *net.PacketConn) {
@@ -33,7 +33,7 @@ func echo(t *testing.T, c *Cluster) error {
 		}
 	}()
 	buf := make([]byte, 16)
-	for range 10 {
+	for end := time.Now().Add(d); time.Now().Before(end); {
 		_, _ = here.WriteTo([]byte("hello"), there.LocalAddr())
 		if err := here.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mini-k8s/mini/internal/leftovers"
 	"github.com/mini-k8s/mini/internal/netns"
 )
 
@@ -166,7 +167,7 @@ func (c *Cluster) StopAll(ctx context.Context) error {
 	if err := c.stopNodes(ctx); err != nil {
 		return fmt.Errorf("stop cluster %s: %w", c.Name, err)
 	}
-	if err := clearCgroup("/mini-" + c.Name); err != nil {
+	if err := leftovers.ClearCgroup("/mini-" + c.Name); err != nil {
 		return fmt.Errorf("stop cluster %s: %w", c.Name, err)
 	}
 	return nil

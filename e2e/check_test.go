@@ -31,7 +31,7 @@ func TestCheck(t *testing.T) {
 		cmd := exec.Command(scenario.Binary(), tt.args...)
 		cmd.Env = []string{"PATH=" + tt.path, "HOME=" + filepath.Dir(without)}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET} // whatever has ports on this machine
-		out, _ := cmd.CombinedOutput() // the exit code is checked
+		out, _ := cmd.CombinedOutput()                                           // the exit code is checked
 		if code := cmd.ProcessState.ExitCode(); code != tt.code || !regexp.MustCompile(tt.want).Match(out) {
 			t.Errorf("%s: exit code %d, want %d and %s, said:\n%s", name, code, tt.code, tt.want, out)
 		} else {

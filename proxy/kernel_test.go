@@ -326,6 +326,15 @@ func testKernel(t *testing.T, iptables string) {
 		return s == "2"
 	})
 
+	// The route to Services comes back by itself when somebody deletes it.
+	if out, err := exec.Command("ip", "route", "del", "10.43.0.0/16").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.eventually("the deleted route is back", 30*time.Second, func() bool {
+		out, err := exec.Command("ip", "route", "show", "10.43.0.0/16").Output()
+		return err == nil && len(out) > 0
+	})
+
 	// A UDP client that keeps its socket moves on when its endpoint goes.
 	netnstest.Do(t, w.outside, func() error {
 		conn, err := net.Dial("udp4", "192.168.60.1:30086")

@@ -138,6 +138,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return table.Run(ctx) })
+	if p.cfg.ServiceCIDR.IsValid() {
+		group.Go(func() error { return keepServiceRoute(ctx, p.cfg.ServiceCIDR, p.cfg.NodeIP, p.cfg.Logger) })
+	}
 	group.Go(func() error {
 		defer func() {
 			if err := p.closeHealth(); err != nil {

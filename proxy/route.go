@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -35,6 +38,44 @@ func addServiceRoute(cidr netip.Prefix, nodeIP netip.Addr) error {
 	}
 	if err != nil {
 		return fmt.Errorf("add the route to %s: %w", cidr, err)
+	}
+	return nil
+}
+
+// keepServiceRoute puts the route back when somebody deletes it, until ctx ends. It returns an error only if the kernel's
+// notifications cannot be had.
+func keepServiceRoute(ctx context.Context, cidr netip.Prefix, nodeIP netip.Addr, log *slog.Logger) error {
+	for ctx.Err() == nil {
+		updates := make(chan netlink.RouteUpdate)
+		done := make(chan struct{})
+		if err := netlink.RouteSubscribe(updates, done); err != nil {
+			close(done)
+			return fmt.Errorf("listen to routes: %w", err)
+		}
+		// Whatever happened before the subscription is made good now.
+		err := addServiceRoute(cidr, nodeIP)
+		for open := true; open && err == nil; {
+			var u netlink.RouteUpdate
+			select {
+			case <-ctx.Done():
+				open = false
+			case u, open = <-updates: // it closes when the kernel had more to say than was read
+				if open && u.Type == unix.RTM_DELROUTE && u.Protocol == routeProtocol {
+					log.Warn("somebody deleted the route to Services, putting it back", "to", cidr)
+					err = addServiceRoute(cidr, nodeIP)
+				}
+			}
+		}
+		close(done)
+		for range updates { // the subscription's goroutine must not be left with what nobody reads
+		}
+		if err != nil {
+			log.Error("no route to Services; trying again", "err", err, "in", retryMin)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryMin):
+		}
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func newApp(s streams) *cli.App {
 		},
 		Commands: []*cli.Command{
 			serverCommand(s), agentCommand(s), clusterCommand(s), kubectlCommand(s), imageCommand(s), tokenCommand(s),
-			checkCommand(s), versionCommand(s), completionCommand(s),
+			checkCommand(s), cleanupCommand(s), versionCommand(s), completionCommand(s),
 		},
 	}
 	for _, c := range app.Commands {
