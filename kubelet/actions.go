@@ -66,6 +66,9 @@ func (k *Kubelet) actStop(p *podState, a action) {
 	st := stopContext{pod: p.pod, c: containerSpec(p.pod, a.Container), id: a.ID, grace: grace, message: a.Message, ip: first(p.ips()), skipHook: p.hooked[a.ID]}
 	op := k.start(p, a.Container, opStop, func(ctx context.Context) func() { return k.stopContainer(ctx, p, st) })
 	op.until = time.Now().Add(grace)
+	if a.Replace {
+		p.replacing[a.Container] = true
+	}
 	p.hooked[a.ID] = true
 }
 

@@ -184,3 +184,41 @@ func TestDiskUsage(t *testing.T) {
 		t.Errorf("%d, %d of nothing", b, n)
 	}
 }
+
+// TestImageChange patches the image of a running pod: the container is replaced, whatever the restart policy, and the pod never shows
+// as not ready meanwhile.
+func TestImageChange(t *testing.T) {
+	for _, policy := range []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyNever} {
+		t.Run(string(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.run()
+				pod := testPod("p")
+				pod.Spec.RestartPolicy = policy
+				r.create(pod)
+				w, err := r.cs.CoreV1().Pods("default").Watch(context.Background(), metav1.ListOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer w.Stop()
+				p := r.get("p").DeepCopy()
+				p.Spec.Containers[0].Image = "app:2"
+				if _, err := r.cs.CoreV1().Pods("default").Update(context.Background(), p, metav1.UpdateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				after(time.Second)
+				if c := r.container("p", "c"); c.Image != "docker.io/library/app:2" || c.Attempt != 1 || c.State != container.Running {
+					t.Fatalf("%+v", c)
+				}
+				if st := r.get("p").Status; st.Phase != corev1.PodRunning || st.ContainerStatuses[0].RestartCount != 1 {
+					t.Errorf("%+v", st)
+				}
+				for len(w.ResultChan()) > 0 {
+					if ev := <-w.ResultChan(); cond(ev.Object.(*corev1.Pod), corev1.PodReady).Status != corev1.ConditionTrue {
+						t.Errorf("shown as not ready: %+v", ev.Object.(*corev1.Pod).Status)
+					}
+				}
+			})
+		})
+	}
+}

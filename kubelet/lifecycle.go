@@ -80,6 +80,7 @@ func (k *Kubelet) startContainer(ctx context.Context, p *podState, sc startConte
 			}
 		}
 		p.succeeded(name)
+		delete(p.replacing, name)
 		if !sc.restartOf.IsZero() {
 			if p.crash[name] == nil {
 				p.crash[name] = &crashBackoff{}
@@ -162,6 +163,7 @@ func (k *Kubelet) createContainer(ctx context.Context, p *podState, sc startCont
 // startFailed notes why a container could not be created and when to try again.
 func (k *Kubelet) startFailed(p *podState, ctx context.Context, sc startContext, err error) {
 	name := sc.c.Name
+	delete(p.replacing, name)
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
@@ -181,6 +183,7 @@ func (k *Kubelet) startBroke(p *podState, ctx context.Context, sc startContext, 
 	if ctx.Err() == nil {
 		k.containerEvent(sc.pod, sc.c, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 	}
+	delete(p.replacing, sc.c.Name)
 	l := findContainer(p.containers, id)
 	if l == nil {
 		return

@@ -51,6 +51,8 @@ type snapshot struct {
 	Started map[string]bool
 	// Unhealthy holds, by container ID, why a running container must be replaced.
 	Unhealthy map[string]string
+	// Replacing holds, by name, containers that were stopped because their definition changed and whose successors did not start yet.
+	Replacing map[string]bool
 	// NotBefore is the end of a target's back-off.
 	NotBefore map[string]time.Time
 }
@@ -79,6 +81,7 @@ type action struct {
 	Attempt   uint32
 	Message   string // for stopContainer: the event's words
 	Unhealthy bool   // stopContainer because of a probe
+	Replace   bool   // stopContainer because of a changed definition
 }
 
 func (a action) String() string {
@@ -181,7 +184,7 @@ func (p *podPlan) stopChanged(s snapshot) {
 		}
 		switch {
 		case l.Hash != "" && l.Hash != containerHash(c):
-			p.try(s, c.Name, action{Verb: stopContainer, ID: l.ID, Container: c.Name,
+			p.try(s, c.Name, action{Verb: stopContainer, ID: l.ID, Container: c.Name, Replace: true,
 				Message: fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)})
 		case s.Unhealthy[l.ID] != "":
 			p.try(s, c.Name, action{Verb: stopContainer, ID: l.ID, Container: c.Name, Message: s.Unhealthy[l.ID], Unhealthy: true})
@@ -245,7 +248,7 @@ func (p *podPlan) startApps(s snapshot, sandbox string) {
 			if p.start(s, c, l) {
 				return
 			}
-		case l.State == container.Exited && shouldRestart(s.Pod, c, l.ExitCode):
+		case l.State == container.Exited && (s.Replacing[c.Name] || shouldRestart(s.Pod, c, l.ExitCode)):
 			if p.start(s, c, l) {
 				return
 			}
@@ -389,7 +392,7 @@ func finished(s snapshot) bool {
 	for i := range s.Pod.Spec.Containers {
 		c := &s.Pod.Spec.Containers[i]
 		l := latest(s.Containers, c.Name)
-		if l == nil || l.State != container.Exited || s.Busy[c.Name] == opStart || shouldRestart(s.Pod, c, l.ExitCode) {
+		if l == nil || l.State != container.Exited || s.Busy[c.Name] == opStart || s.Replacing[c.Name] || shouldRestart(s.Pod, c, l.ExitCode) {
 			return false
 		}
 	}

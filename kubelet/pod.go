@@ -56,6 +56,7 @@ type podState struct {
 	notBefore map[string]time.Time
 	failures  map[string]int // in a row, by target, of anything but a crash
 	crash     map[string]*crashBackoff
+	replacing map[string]bool // see snapshot
 	waiting   map[string]waiting
 	endings   map[string]ending
 	names     map[string]string // image to show, by container ID
@@ -118,7 +119,7 @@ func (b *crashBackoff) restarted(finished time.Time) {
 
 func newPodState(uid types.UID) *podState {
 	return &podState{uid: uid, stopped: map[string]bool{}, lost: map[string]container.Event{}, ops: map[string]*operation{},
-		notBefore: map[string]time.Time{}, failures: map[string]int{}, crash: map[string]*crashBackoff{}, waiting: map[string]waiting{},
+		notBefore: map[string]time.Time{}, failures: map[string]int{}, crash: map[string]*crashBackoff{}, replacing: map[string]bool{}, waiting: map[string]waiting{},
 		endings: map[string]ending{}, names: map[string]string{}, started: map[string]bool{}, ready: map[string]bool{},
 		unhealthy: map[string]unhealthy{}, hooked: map[string]bool{}}
 }
@@ -309,7 +310,7 @@ func (p *podState) cancelStarts() {
 
 func (p *podState) snapshot(now time.Time) snapshot {
 	s := snapshot{Pod: p.pod, Now: now, Stop: p.stop(), Volumes: p.volumes, Sandboxes: p.sandboxes, Containers: p.containers,
-		Stopped: p.stopped, Busy: map[string]opKind{}, Started: p.started, Unhealthy: map[string]string{}, NotBefore: map[string]time.Time{}}
+		Stopped: p.stopped, Busy: map[string]opKind{}, Started: p.started, Unhealthy: map[string]string{}, NotBefore: map[string]time.Time{}, Replacing: p.replacing}
 	for t, op := range p.ops {
 		s.Busy[t] = op.kind
 	}
@@ -320,7 +321,7 @@ func (p *podState) snapshot(now time.Time) snapshot {
 		s.NotBefore[t] = at
 	}
 	for name, b := range p.crash {
-		if l := latest(p.containers, name); l != nil && l.State == container.Exited {
+		if l := latest(p.containers, name); l != nil && l.State == container.Exited && !p.redefined(l) {
 			if at := b.next(l.FinishedAt); at.After(s.NotBefore[name]) {
 				s.NotBefore[name] = at
 			}
@@ -329,9 +330,16 @@ func (p *podState) snapshot(now time.Time) snapshot {
 	return s
 }
 
+// redefined says that a container was made from another definition than the pod has now: its crashes are no reason to wait.
+func (p *podState) redefined(l *container.Container) bool {
+	c := containerSpec(p.pod, l.Name)
+	return c != nil && l.Hash != "" && l.Hash != containerHash(c)
+}
+
 // report computes the status and hands it to the writer if it changed.
 func (k *Kubelet) report(p *podState, s snapshot, pl podPlan, now time.Time) {
-	if p.gone {
+	// A container that gives way to its new definition is not shown as ended: the pod goes on, and who watches would see it fail.
+	if p.gone || len(p.replacing) > 0 && p.want != nil && !s.Stop {
 		return
 	}
 	old := p.status
@@ -354,7 +362,7 @@ func (k *Kubelet) report(p *podState, s snapshot, pl podPlan, now time.Time) {
 	r := report{snapshot: s, Finished: pl.Finished, Failure: p.failure, Waiting: p.waiting, Backoff: map[string]string{}, Ready: p.ready,
 		Endings: p.endings, Images: p.names, HostIPs: k.hostIPs(), PodIPs: p.ips()}
 	for name, b := range p.crash {
-		if l := latest(p.containers, name); l != nil && l.State == container.Exited && b.next(l.FinishedAt).After(now) {
+		if l := latest(p.containers, name); l != nil && l.State == container.Exited && !p.redefined(l) && b.next(l.FinishedAt).After(now) {
 			r.Backoff[name] = b.delay.String()
 		}
 	}

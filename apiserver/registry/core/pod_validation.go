@@ -222,7 +222,7 @@ func validateDNSConfig(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	return errs
 }
 
-var sysctlName = regexp.MustCompile(`^([a-z0-9][-_a-z0-9]*[./])*[a-z0-9][-_a-z0-9]*$`)
+var sysctlName = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
 
 func validatePodSecurityContext(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	sc := spec.SecurityContext
