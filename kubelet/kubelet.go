@@ -195,7 +195,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	stopEvents := k.startEvents(ctx)
 	defer stopEvents()
 	k.objects = object.New(ctx, object.Config{Client: k.cfg.Client, OnChange: k.objectChanged, Logger: k.log})
-	k.volumes = volume.NewManager(volume.Config{Dir: k.podsDir(), Objects: k.objects, Tokens: volume.NewTokens(k.cfg.Client), Logger: k.log})
+	k.volumes = volume.NewManager(volume.Config{Dir: k.podsDir(), Objects: k.objects, Tokens: volume.NewTokens(k.cfg.Client), Logger: k.log,
+		Claims: volume.Claims{Client: k.cfg.Client, Node: func() map[string]string { return k.node.labels() }}})
 	k.probes = probe.NewScheduler(ctx, probe.Config{
 		Runner:    &probe.Prober{Exec: execer{k}, UserAgent: "kube-probe/" + minorVersion(k.cfg.Version)},
 		OnVerdict: k.onVerdict, OnFailure: k.onProbeFailure,

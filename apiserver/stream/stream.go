@@ -189,7 +189,7 @@ func (s *Streams) log(ctx context.Context, namespace, name string, o registry.Co
 		}
 	}
 	kubelet.RawQuery = query.Encode()
-	return s.toKubelet(kubelet), nil
+	return overWebSocket(s.toKubelet(kubelet)), nil
 }
 
 // exec serves exec and attach: the options take the kubelet's names.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package volume makes the volumes of this node's pods and takes them away again: emptyDir, hostPath, configMap, secret,
-// downwardAPI and projected with its ServiceAccount token.
+// downwardAPI, projected with its ServiceAccount token, and claims that are bound to local or hostPath volumes.
 //
 // Layout, as upstream's so that habits and tools fit:
 //

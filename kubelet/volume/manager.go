@@ -31,6 +31,7 @@ type Config struct {
 	Dir     string
 	Objects Objects
 	Tokens  *Tokens
+	Claims  Claims
 	Logger  *slog.Logger
 }
 
@@ -40,11 +41,13 @@ type Manager struct {
 
 	mu    sync.Mutex
 	locks map[types.UID]*sync.Mutex
+	// claims holds where the volumes behind claims are, by pod and volume; Setup finds them anew after a restart.
+	claims map[types.UID]map[string]string
 }
 
 // NewManager returns a Manager of cfg.Dir.
 func NewManager(cfg Config) *Manager {
-	return &Manager{cfg: cfg, locks: map[types.UID]*sync.Mutex{}}
+	return &Manager{cfg: cfg, locks: map[types.UID]*sync.Mutex{}, claims: map[types.UID]map[string]string{}}
 }
 
 func (m *Manager) lock(uid types.UID) func() {
@@ -84,6 +87,11 @@ func (m *Manager) Path(pod *corev1.Pod, v *corev1.Volume) string {
 	if v.HostPath != nil {
 		return v.HostPath.Path
 	}
+	if claimName(pod, v) != "" {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.claims[pod.UID][v.Name]
+	}
 	return filepath.Join(m.PodDir(pod.UID), "volumes", pluginName(v), v.Name)
 }
 
@@ -112,6 +120,8 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, f downward.Facts, 
 		return time.Time{}, hostPath(v.HostPath)
 	case v.EmptyDir != nil:
 		return time.Time{}, m.emptyDir(pod, v, dir)
+	case claimName(pod, v) != "":
+		return time.Time{}, m.claim(ctx, pod, v)
 	}
 	c, ok, err := m.render(ctx, pod, f, v)
 	if err != nil {
@@ -236,6 +246,7 @@ func (m *Manager) Teardown(uid types.UID) error {
 	}
 	m.mu.Lock()
 	delete(m.locks, uid)
+	delete(m.claims, uid)
 	m.mu.Unlock()
 	return nil
 }

@@ -33,6 +33,9 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 			return nil, fmt.Errorf("volumeMount %q names no volume of the pod", vm.Name)
 		}
 		host := m.Path(pod, v)
+		if host == "" {
+			return nil, fmt.Errorf("volume %q is not set up yet", v.Name)
+		}
 		sub := vm.SubPath
 		if vm.SubPathExpr != "" {
 			var err error
@@ -51,6 +54,9 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 			host = at
 		}
 		mount := container.Mount{HostPath: host, ContainerPath: vm.MountPath, ReadOnly: vm.ReadOnly || alwaysReadOnly(v)}
+		if v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ReadOnly {
+			mount.ReadOnly = true
+		}
 		if !filepath.IsAbs(mount.ContainerPath) {
 			mount.ContainerPath = "/" + mount.ContainerPath
 		}
