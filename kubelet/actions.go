@@ -21,7 +21,7 @@ import (
 
 // act starts an action of a plan. p.mu is held; the action runs by itself and ends in update.
 func (k *Kubelet) act(p *podState, a action) {
-	pod := p.pod
+	pod := p.allocatedPod()
 	switch a.Verb {
 	case prepareVolumes:
 		p.refresh = false
@@ -252,6 +252,8 @@ func (p *podState) dropFacts(id string) {
 	delete(p.ready, id)
 	delete(p.unhealthy, id)
 	delete(p.hooked, id)
+	delete(p.applied, id)
+	delete(p.restart, id)
 }
 
 // deleteWhere returns a new slice: plans hold the old one.
@@ -304,6 +306,7 @@ func (k *Kubelet) conclude(p *podState) {
 				}
 				p.succeeded(target)
 				p.cleaned, p.volumes = true, false
+				k.ops.Go(k.retryDeferred) // there may be room now
 			}
 		})
 	case p.gone:

@@ -49,7 +49,7 @@ func (k *Kubelet) admit(p *podState) {
 // publish makes the pod count for the admission of others, which must not wait for this pod's lock.
 func (p *podState) publish() {
 	if p.failure == nil && !isTerminal(p.status.Phase) && !p.gone {
-		p.counts.Store(p.pod)
+		p.counts.Store(p.allocatedPod())
 	} else {
 		p.counts.Store(nil)
 	}
@@ -133,7 +133,7 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList
 }
 
 func outOf(name string, want, used, have int64) *failure {
-	return &failure{Reason: "OutOf" + name, Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, have)}
+	return &failure{Reason: "OutOf" + name, short: fmt.Sprintf("%s, requested: %d, capacity: %d", name, want, have-used), Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, have)}
 }
 
 // portConflict names a hostPort that another pod has.

@@ -58,6 +58,9 @@ func (k *Kubelet) startContainer(ctx context.Context, p *podState, sc startConte
 	k.update(p, func() {
 		delete(p.waiting, name)
 		p.names[made.ID] = image
+		if !isEphemeral(sc.pod, name) {
+			p.applied[made.ID] = sc.c.Resources
+		}
 		if have := findContainer(p.containers, made.ID); have == nil {
 			p.containers = append([]container.Container{made}, p.containers...)
 			sortNewest(p.containers)

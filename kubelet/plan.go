@@ -53,6 +53,8 @@ type snapshot struct {
 	Unhealthy map[string]string
 	// Replacing holds, by name, containers that were stopped because their definition changed and whose successors did not start yet.
 	Replacing map[string]bool
+	// Restart holds, by container ID, running containers that get their new resources by a restart.
+	Restart map[string]bool
 	// NotBefore is the end of a target's back-off.
 	NotBefore map[string]time.Time
 }
@@ -186,6 +188,9 @@ func (p *podPlan) stopChanged(s snapshot) {
 		case l.Hash != "" && l.Hash != containerHash(c):
 			p.try(s, c.Name, action{Verb: stopContainer, ID: l.ID, Container: c.Name, Replace: true,
 				Message: fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)})
+		case s.Restart[l.ID]:
+			p.try(s, c.Name, action{Verb: stopContainer, ID: l.ID, Container: c.Name, Replace: true,
+				Message: fmt.Sprintf("Container %s resize requires restart", c.Name)})
 		case s.Unhealthy[l.ID] != "":
 			p.try(s, c.Name, action{Verb: stopContainer, ID: l.ID, Container: c.Name, Message: s.Unhealthy[l.ID], Unhealthy: true})
 		}

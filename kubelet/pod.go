@@ -57,13 +57,18 @@ type podState struct {
 	failures  map[string]int // in a row, by target, of anything but a crash
 	crash     map[string]*crashBackoff
 	replacing map[string]bool // see snapshot
-	waiting   map[string]waiting
-	endings   map[string]ending
-	names     map[string]string // image to show, by container ID
-	started   map[string]bool
-	ready     map[string]bool
-	unhealthy map[string]unhealthy
-	hooked    map[string]bool // preStop hook done, by container ID
+	// allocated is by container name what the node gave the pod, applied by container ID what the cgroup has; restart names
+	// the containers that get it by a restart.
+	allocated, applied map[string]corev1.ResourceRequirements
+	restart            map[string]bool
+	resizing           resizing
+	waiting            map[string]waiting
+	endings            map[string]ending
+	names              map[string]string // image to show, by container ID
+	started            map[string]bool
+	ready              map[string]bool
+	unhealthy          map[string]unhealthy
+	hooked             map[string]bool // preStop hook done, by container ID
 
 	exits map[*exitWaiter]bool // who follows a log
 
@@ -119,7 +124,8 @@ func (b *crashBackoff) restarted(finished time.Time) {
 
 func newPodState(uid types.UID) *podState {
 	return &podState{uid: uid, stopped: map[string]bool{}, lost: map[string]container.Event{}, ops: map[string]*operation{},
-		notBefore: map[string]time.Time{}, failures: map[string]int{}, crash: map[string]*crashBackoff{}, replacing: map[string]bool{}, waiting: map[string]waiting{},
+		notBefore: map[string]time.Time{}, failures: map[string]int{}, crash: map[string]*crashBackoff{}, replacing: map[string]bool{},
+		applied: map[string]corev1.ResourceRequirements{}, restart: map[string]bool{}, waiting: map[string]waiting{},
 		endings: map[string]ending{}, names: map[string]string{}, started: map[string]bool{}, ready: map[string]bool{},
 		unhealthy: map[string]unhealthy{}, hooked: map[string]bool{}}
 }
@@ -188,6 +194,9 @@ func (k *Kubelet) step(p *podState) {
 		k.admit(p)
 	}
 	k.checkDeadline(p, now)
+	if p.admitted && !p.stop() {
+		k.resize(p)
+	}
 	wake := k.noteStop(p, now)
 	s := p.snapshot(now)
 	pl := plan(s)
@@ -211,7 +220,7 @@ func (k *Kubelet) step(p *podState) {
 	} else if p.admitted {
 		p.publish()
 	}
-	times := []time.Time{pl.Wake, p.renew}
+	times := []time.Time{pl.Wake, p.renew, p.notBefore[targetResize]}
 	if pl.Down {
 		wake, times = time.Time{}, []time.Time{p.notBefore[targetConclude]}
 	}
@@ -310,7 +319,7 @@ func (p *podState) cancelStarts() {
 
 func (p *podState) snapshot(now time.Time) snapshot {
 	s := snapshot{Pod: p.pod, Now: now, Stop: p.stop(), Volumes: p.volumes, Sandboxes: p.sandboxes, Containers: p.containers,
-		Stopped: p.stopped, Busy: map[string]opKind{}, Started: p.started, Unhealthy: map[string]string{}, NotBefore: map[string]time.Time{}, Replacing: p.replacing}
+		Stopped: p.stopped, Busy: map[string]opKind{}, Started: p.started, Unhealthy: map[string]string{}, NotBefore: map[string]time.Time{}, Replacing: p.replacing, Restart: p.restart}
 	for t, op := range p.ops {
 		s.Busy[t] = op.kind
 	}
@@ -329,6 +338,9 @@ func (p *podState) snapshot(now time.Time) snapshot {
 	}
 	return s
 }
+
+// backingOff says whether a target has to wait.
+func (p *podState) backingOff(target string) bool { return time.Now().Before(p.notBefore[target]) }
 
 // redefined says that a container was made from another definition than the pod has now: its crashes are no reason to wait.
 func (p *podState) redefined(l *container.Container) bool {
@@ -360,7 +372,8 @@ func (k *Kubelet) report(p *podState, s snapshot, pl podPlan, now time.Time) {
 	pod.Status = old
 	s.Pod = &pod
 	r := report{snapshot: s, Finished: pl.Finished, Failure: p.failure, Waiting: p.waiting, Backoff: map[string]string{}, Ready: p.ready,
-		Endings: p.endings, Images: p.names, HostIPs: k.hostIPs(), PodIPs: p.ips()}
+		Endings: p.endings, Images: p.names, HostIPs: k.hostIPs(), PodIPs: p.ips(),
+		Allocated: p.allocated, Applied: p.applied, Resize: p.resizeConditions()}
 	for name, b := range p.crash {
 		if l := latest(p.containers, name); l != nil && l.State == container.Exited && !p.redefined(l) && b.next(l.FinishedAt).After(now) {
 			r.Backoff[name] = b.delay.String()
@@ -377,7 +390,8 @@ func (k *Kubelet) report(p *podState, s snapshot, pl podPlan, now time.Time) {
 
 func ownCondition(t corev1.PodConditionType) bool {
 	switch t {
-	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled:
+	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+		corev1.PodResizePending, corev1.PodResizeInProgress:
 		return true
 	}
 	return false

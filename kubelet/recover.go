@@ -192,7 +192,7 @@ func (k *Kubelet) onEvent(ev container.Event) {
 			if s := &p.sandboxes[i]; s.ID == ev.ContainerID {
 				if s.State != container.Exited && ev.Exited {
 					s.State = container.Exited
-					if !p.stop() && p.pod != nil {
+					if p.pod != nil && !p.stop() && !p.stopping {
 						k.recorder.Event(p.pod, corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 					}
 				}

@@ -45,6 +45,7 @@ type failure struct {
 	Disrupted bool
 	// Immediate leaves the containers no grace beyond the least.
 	Immediate bool
+	short     string // of a want of resources: which, how much, and what there is
 }
 
 // report is everything podStatus computes from.
@@ -59,6 +60,10 @@ type report struct {
 	Images   map[string]string  // by container ID: the name to show
 	HostIPs  []string
 	PodIPs   []string
+	// Allocated is by container name what the node gave, Applied by container ID what its cgroup has. What they do not
+	// name is as in the spec.
+	Allocated, Applied map[string]corev1.ResourceRequirements
+	Resize             []corev1.PodCondition
 }
 
 // podStatus computes the status that the API should show from what is there. The old status (the API's) lends what this
@@ -188,12 +193,16 @@ func (r *report) containerStatus(c *corev1.Container, idle waiting, old *corev1.
 		if c.ReadinessProbe != nil {
 			cs.Ready = cs.Ready && r.Ready[l.ID]
 		}
-		cs.AllocatedResources = c.Resources.Requests
-		if len(c.Resources.Limits)+len(c.Resources.Requests) > 0 {
-			cs.Resources = &corev1.ResourceRequirements{Limits: c.Resources.Limits, Requests: c.Resources.Requests}
-		} else {
-			cs.Resources = &corev1.ResourceRequirements{}
+		allocated, ok := r.Allocated[c.Name]
+		if !ok {
+			allocated = c.Resources
 		}
+		applied, ok := r.Applied[l.ID]
+		if !ok {
+			applied = allocated
+		}
+		cs.AllocatedResources = allocated.Requests
+		cs.Resources = &corev1.ResourceRequirements{Limits: applied.Limits, Requests: applied.Requests}
 	case container.Exited:
 		end := r.terminated(l)
 		w, isWaiting := r.Waiting[c.Name]
@@ -375,6 +384,7 @@ func (r *report) conditions(st *corev1.PodStatus) {
 		r.readyCondition(ready),
 		ready,
 		condition(corev1.PodScheduled, true, "", ""))
+	own = append(own, r.Resize...)
 	for _, c := range own {
 		c.ObservedGeneration = r.Pod.Generation
 		c.LastTransitionTime = seconds(r.Now)
@@ -386,7 +396,8 @@ func (r *report) conditions(st *corev1.PodStatus) {
 		st.Conditions = append(st.Conditions, c)
 	}
 	for _, was := range r.Pod.Status.Conditions {
-		if !slices.ContainsFunc(own, func(c corev1.PodCondition) bool { return c.Type == was.Type }) {
+		resize := was.Type == corev1.PodResizePending || was.Type == corev1.PodResizeInProgress
+		if !resize && !slices.ContainsFunc(own, func(c corev1.PodCondition) bool { return c.Type == was.Type }) {
 			st.Conditions = append(st.Conditions, was)
 		}
 	}

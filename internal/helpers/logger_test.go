@@ -176,13 +176,19 @@ func TestLoggerRotatesAndDrains(t *testing.T) {
 	if got := w.lines(w.log); answer != 'D' || fmt.Sprint(got) != "[stdout F before]" {
 		t.Errorf("drained %q, %c", got, answer)
 	}
+	io.WriteString(w.stdout, "last words")
+	conn, answer = w.ask('D')
+	conn.Close()
+	if got := w.lines(w.log); answer != 'D' || fmt.Sprint(got) != "[stdout F before stdout P last words]" {
+		t.Errorf("a line without an end: drained %q, %c", got, answer)
+	}
 	if err := os.Rename(w.log, w.log+".1"); err != nil {
 		t.Fatal(err)
 	}
 	conn, answer = w.ask('R')
 	conn.Close()
 	io.WriteString(w.stdout, "after\n")
-	if got := w.end(); answer != 'R' || fmt.Sprint(got) != "[stdout F after]" || len(w.lines(w.log+".1")) != 1 {
+	if got := w.end(); answer != 'R' || fmt.Sprint(got) != "[stdout F after]" || len(w.lines(w.log+".1")) != 2 {
 		t.Errorf("rotated %q, %c", got, answer)
 	}
 }

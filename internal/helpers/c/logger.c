@@ -269,11 +269,20 @@ static void accept_one(int listener)
 	sys1(__NR_close, fd);
 }
 
+// drain writes all that was printed so far, a line that has not ended included: the container has, and its last words may be asked
+// for at once.
 static void drain(void)
 {
-	for (int i = 0; i < 2; i++)
-		while (streams[i].fd >= 0 && take(&streams[i]) == 1)
+	for (int i = 0; i < 2; i++) {
+		struct stream *s = &streams[i];
+		while (s->fd >= 0 && take(s) == 1)
 			;
+		if (s->fd >= 0 && s->used) {
+			line(s, stamp(), s->text, s->used, 'P');
+			flush();
+			s->used = 0;
+		}
+	}
 }
 
 // serve answers what came on connection i and tells whether logger shall end.
@@ -297,17 +306,6 @@ static int serve(int i)
 			hangup(i);
 	}
 	return c == 'Q';
-}
-
-static void finish(void)
-{
-	drain();
-	for (int i = 0; i < 2; i++) {
-		if (streams[i].fd >= 0 && streams[i].used) {
-			line(&streams[i], stamp(), streams[i].text, streams[i].used, 'P');
-			flush();
-		}
-	}
 }
 
 static int listen_at(const char *path)
@@ -351,13 +349,13 @@ static void run(int listener, int sigfd)
 		if (p[3].revents) {
 			struct signalfd_siginfo info;
 			if (sys3(__NR_read, sigfd, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGTERM) {
-				finish();
+				drain();
 				return;
 			}
 		}
 		for (int i = 0; i < CONNS_MAX; i++)
 			if (p[4 + i].fd >= 0 && p[4 + i].fd == conns[i].fd && p[4 + i].revents && serve(i)) {
-				finish();
+				drain();
 				return;
 			}
 		if (p[2].revents)
