@@ -310,6 +310,9 @@ func TestRealPod(t *testing.T) {
 	if _, out := body(t, n.srv.URL+"/metrics/resource"); !strings.Contains(out, `container_memory_working_set_bytes{container="app",namespace="default",pod="p"} `) {
 		t.Errorf("metrics %s", out)
 	}
+	if _, out := body(t, n.srv.URL+"/metrics/cadvisor"); !strings.Contains(out, `container_memory_working_set_bytes{container="app",id="/`) || !strings.Contains(out, "machine_cpu_cores ") {
+		t.Errorf("metrics %s", out)
+	}
 	// Readiness follows the probe, both ways.
 	if _, err := n.exec("p", "app", "/bin/touch", "/shared/unready"); err != nil {
 		t.Fatal(err)

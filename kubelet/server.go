@@ -73,6 +73,7 @@ func (k *Kubelet) Handler() http.Handler {
 	}
 	inner.HandleFunc("GET /stats/summary", k.serveSummary)
 	inner.HandleFunc("GET /metrics/resource", k.serveResourceMetrics)
+	inner.HandleFunc("GET /metrics/cadvisor", k.serveCadvisor)
 	inner.HandleFunc("GET /healthz/syncloop", serveOK)
 	var guarded http.Handler = inner
 	if k.cfg.Middleware != nil {

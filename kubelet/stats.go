@@ -318,11 +318,15 @@ type metricWriter struct {
 	w      io.Writer
 	name   string
 	millis int64 // the time of the samples; 0 leaves it out
+	plain  bool  // without a level of stability in the help
 }
 
 func (m *metricWriter) family(name, kind, help string) {
 	m.name = name
-	fmt.Fprintf(m.w, "# HELP %s [STABLE] %s\n# TYPE %s %s\n", name, help, name, kind)
+	if !m.plain {
+		help = "[STABLE] " + help
+	}
+	fmt.Fprintf(m.w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 }
 
 func (m *metricWriter) sample(labels string, v float64) {

@@ -25,7 +25,9 @@ func TestOverWebSocket(t *testing.T) {
 		io.WriteString(w, "two\n")
 	})
 	mux.HandleFunc("/empty", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	mux.HandleFunc("/fails", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no such container", http.StatusBadRequest) })
+	mux.HandleFunc("/fails", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no such container", http.StatusBadRequest)
+	})
 	mux.HandleFunc("/follow", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "begun")
 		<-r.Context().Done()
