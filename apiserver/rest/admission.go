@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"reflect"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 
@@ -52,9 +51,7 @@ func (e *Endpoint) admitConnect(w http.ResponseWriter, r *http.Request, info req
 		if err != nil {
 			return err
 		}
-		if err := runtime.NewParameterCodec(e.Scheme).DecodeParameters(r.URL.Query(), kind.GroupVersion(), body); err != nil {
-			return apierrors.NewBadRequest(err.Error())
-		}
+		fromQuery(r.URL.Query(), body)
 		options = body
 	}
 	q := e.newWrite(w, r, info, &view{name: sub.Name}, writeOptions{})
