@@ -6,7 +6,7 @@ GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X github.com/mini-k8s/mini/internal/version.Mini=$(VERSION)
 BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
-DEBS        := iptables libseccomp-dev pkg-config gcc libc6-dev busybox-static curl iproute2 conntrack
+DEBS        := iptables libseccomp-dev pkg-config gcc libc6-dev busybox-static zstd curl iproute2 conntrack
 HELLO_IMAGE := bin/images/hello.tar
 TEST_TIMEOUT ?= 20m
 
