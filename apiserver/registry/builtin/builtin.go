@@ -29,6 +29,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/node"
 	"github.com/mini-k8s/mini/apiserver/registry/policy"
 	"github.com/mini-k8s/mini/apiserver/registry/rbac"
+	"github.com/mini-k8s/mini/apiserver/registry/resource"
 	"github.com/mini-k8s/mini/apiserver/registry/scheduling"
 	"github.com/mini-k8s/mini/apiserver/registry/storage"
 )
@@ -108,6 +109,10 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 		rbac.ClusterRole(),
 		rbac.RoleBinding(),
 		rbac.Role(),
+		resource.DeviceClass(),
+		resource.ResourceClaim(deps),
+		resource.ResourceClaimTemplate(deps),
+		resource.ResourceSlice(),
 		scheduling.PriorityClass(),
 		storage.CSIDriver(),
 		storage.CSINode(),

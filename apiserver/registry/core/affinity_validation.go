@@ -20,7 +20,7 @@ func validateAffinity(a *corev1.Affinity, at *field.Path) field.ErrorList {
 	if n := a.NodeAffinity; n != nil {
 		path := at.Child("nodeAffinity")
 		if n.RequiredDuringSchedulingIgnoredDuringExecution != nil {
-			errs = append(errs, validateNodeSelector(n.RequiredDuringSchedulingIgnoredDuringExecution, path.Child("requiredDuringSchedulingIgnoredDuringExecution"))...)
+			errs = append(errs, ValidateNodeSelector(n.RequiredDuringSchedulingIgnoredDuringExecution, path.Child("requiredDuringSchedulingIgnoredDuringExecution"))...)
 		}
 		for i, t := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			p := path.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
@@ -44,7 +44,8 @@ func validateWeight(w int32, at *field.Path) field.ErrorList {
 	return nil
 }
 
-func validateNodeSelector(s *corev1.NodeSelector, at *field.Path) field.ErrorList {
+// ValidateNodeSelector checks the terms that nodes are chosen by.
+func ValidateNodeSelector(s *corev1.NodeSelector, at *field.Path) field.ErrorList {
 	path := at.Child("nodeSelectorTerms")
 	if len(s.NodeSelectorTerms) == 0 {
 		return field.ErrorList{field.Required(path, "must have at least one node selector term")}

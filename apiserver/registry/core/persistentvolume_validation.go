@@ -85,7 +85,7 @@ func validatePersistentVolumeSpec(pv *corev1.PersistentVolume, at *field.Path) f
 		if a.Required == nil {
 			errs = append(errs, field.Required(required, "must specify required node constraints"))
 		} else {
-			errs = append(errs, validateNodeSelector(a.Required, required)...)
+			errs = append(errs, ValidateNodeSelector(a.Required, required)...)
 		}
 	}
 	errs = append(errs, validatePersistentVolumeSource(pv, at)...)
