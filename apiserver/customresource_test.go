@@ -62,6 +62,8 @@ func TestCustomResourcesByKubectl(t *testing.T) {
 		{args: "wait --for=condition=Established crd/widgets.example.com --timeout=30s", want: []string{"condition met"}},
 		{args: "get crd widgets.example.com -o wide", want: []string{"NAME SCOPE VERSIONS CREATED AT GROUP KIND SHORTNAMES ESTABLISHED widgets.example.com Namespaced v1(storage)", "example.com Widget wd true"}},
 		{args: "get widgets", want: []string{"No resources found in default namespace."}},
+		{args: "explain widget.spec", want: []string{"GROUP: example.com KIND: Widget VERSION: v1 FIELD: spec <Object>", "color <string> -required- enum: red, green", "size <integer>"}},
+		{args: "explain widget.spec.sides", want: []string{`field "sides" does not exist`}, fails: true},
 		{args: "apply -f -", stdin: widget, want: []string{"widget.example.com/one created"}},
 		{args: "apply -f -", stdin: widget, want: []string{"widget.example.com/one unchanged"}},
 		{args: "get wd", want: []string{"NAME SIZE AGE one 1"}},

@@ -26,6 +26,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver/customresource"
 	"github.com/mini-k8s/mini/apiserver/discovery"
 	"github.com/mini-k8s/mini/apiserver/fieldschema"
+	"github.com/mini-k8s/mini/apiserver/openapi"
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/apiserver/registry/apiextensions"
 	"github.com/mini-k8s/mini/apiserver/registry/builtin"
@@ -66,7 +67,7 @@ type Config struct {
 
 	// TypeConverter gives server-side apply its schemas; called once, when first needed. nil is package fieldschema's.
 	TypeConverter func() managedfields.TypeConverter
-	OpenAPI       http.Handler // serves /openapi/v2 and /openapi/v3…; nil answers 404
+	OpenAPI       *openapi.Handler // serves /openapi/v2 and /openapi/v3…; nil answers 404
 
 	Checks []Check // more lines of /livez and /readyz
 	// Public are paths served before authentication, by exact path (the cluster's CA for joining nodes).
@@ -201,10 +202,40 @@ func (s *Server) installCustom() error {
 		Store: s.config.Store, Definitions: s.collection(apiextensions.Key, apiextensions.Kind),
 		REST:     rest.Config{Scheme: s.scheme, Admission: s.plugins.Admission},
 		Reserved: func(gr schema.GroupResource) bool { return builtin[gr] },
-		Changed:  s.discovery.Extend,
+		Changed:  s.changed,
 		User:     loopbackUser, Logger: s.logger,
 	})
 	return err
+}
+
+// changed tells clients about custom resources.
+func (s *Server) changed(served []customresource.Served) {
+	rows, kinds := make([]registry.Resource, len(served)), make([]openapi.Kind, len(served))
+	for i, c := range served {
+		rows[i] = c.Row
+		kinds[i] = openapi.Kind{ID: c.ID, Row: c.Row, Schemas: c.Schemas, Model: s.modelsFor(c.Row)}
+	}
+	s.discovery.Extend(rows)
+	if s.config.OpenAPI != nil {
+		s.config.OpenAPI.Extend(kinds)
+	}
+}
+
+// modelsFor returns what OpenAPI documents call a custom kind, its list, and the built-in kinds of its subresources.
+func (s *Server) modelsFor(row registry.Resource) func(schema.GroupVersionKind) string {
+	return func(gvk schema.GroupVersionKind) string {
+		if gvk.Group == row.GVK.Group {
+			if gvk.Kind == row.GVK.Kind+"List" {
+				gvk.Kind = row.ListKind
+			}
+			return customresource.ModelName(gvk)
+		}
+		name, err := s.scheme.ToOpenAPIDefinitionName(gvk)
+		if err != nil {
+			return customresource.ModelName(gvk)
+		}
+		return name
+	}
 }
 
 // connected gives a row's streaming subresources their handlers.

@@ -40,10 +40,18 @@ type Config struct {
 	REST rest.Config
 	// Reserved tells the resources that definitions cannot take over: those of built-in rows.
 	Reserved func(schema.GroupResource) bool
-	// Changed is told the rows that are served, in discovery's order, each time they have changed; it must not block.
-	Changed func([]registry.Resource)
+	// Changed is told what is served, in discovery's order, each time it has changed; it must not block.
+	Changed func([]Served)
 	User    user.Info // who deletes the objects of a definition that goes
 	Logger  *slog.Logger
+}
+
+// Served is a custom resource in one version.
+type Served struct {
+	ID  string // another one whenever the row or the schemas are
+	Row registry.Resource
+	// Schemas returns the OpenAPI schemas of the kind and its list by model name.
+	Schemas func(v2 bool) (map[string]any, error)
 }
 
 // Manager serves custom resources. It is an error to use it before New or to call Run twice.
@@ -285,7 +293,7 @@ func (m *Manager) publish(all []*apiextensionsv1.CustomResourceDefinition, revis
 	})
 	m.definition = served
 	if changed {
-		m.config.Changed(next.rows())
+		m.config.Changed(next.served())
 	}
 	m.current.Store(next)
 	for _, d := range gone {
@@ -303,8 +311,8 @@ func (m *Manager) publish(all []*apiextensionsv1.CustomResourceDefinition, revis
 	}
 }
 
-// rows are those of the served versions: groups by name, the preferred version of a group first, kinds by name.
-func (t *table) rows() []registry.Resource {
+// served are the served versions: groups by name, the preferred version of a group first, kinds by name.
+func (t *table) served() []Served {
 	var versions []*servedVersion
 	for _, d := range t.definitions {
 		versions = append(versions, d.served()...)
@@ -312,11 +320,11 @@ func (t *table) rows() []registry.Resource {
 	slices.SortStableFunc(versions, func(a, b *servedVersion) int {
 		return cmp.Or(strings.Compare(a.gvk.Group, b.gvk.Group), compareVersions(b.gvk.Version, a.gvk.Version), strings.Compare(a.row.Name, b.row.Name))
 	})
-	rows := make([]registry.Resource, len(versions))
+	out := make([]Served, len(versions))
 	for i, v := range versions {
-		rows[i] = v.row
+		out[i] = Served{ID: v.id(), Row: v.row, Schemas: v.schemas}
 	}
-	return rows
+	return out
 }
 
 // write changes a definition's status, unless the definition has changed since it was decided.

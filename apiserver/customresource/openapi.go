@@ -76,6 +76,25 @@ func objectSchema(crd *apiextensionsv1.CustomResourceDefinition, v *apiextension
 	return out, nil
 }
 
+// schemas returns the schemas of a version and its list by model name.
+func (v *servedVersion) schemas(v2 bool) (map[string]any, error) {
+	d := Dialect{V2: v2, Fields: !v2}
+	one, err := objectSchema(v.def.crd, v.spec, d)
+	if err != nil {
+		return nil, err
+	}
+	kind := gvkOf(v.def.crd, v.spec)
+	list := kind
+	list.Kind = v.def.crd.Spec.Names.ListKind
+	return map[string]any{ModelName(kind): one, ModelName(list): listSchema(v.def.crd, v.spec, d)}, nil
+}
+
+// id names this state of the version: it is part of URLs that clients keep for ever.
+func (v *servedVersion) id() string {
+	crd := v.def.crd
+	return fmt.Sprintf("%s/%d/%s/%q", crd.UID, crd.Generation, v.spec.Name, crd.Status.AcceptedNames)
+}
+
 func gvkOf(crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion) schema.GroupVersionKind {
 	return schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}
 }

@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"bytes"
 	"compress/gzip"
 	"embed"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/munnerz/goautoneg"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +24,14 @@ var embedded embed.FS
 type Index struct {
 	V2 string            `json:"v2"` // hash of the v2 document
 	V3 map[string]string `json:"v3"` // hash by path: "api/v1", "apis/apps/v1"
+	// The JSON of v2, and of CustomFile, are three pieces of gzip; these are the places where the first two end: after the
+	// last definition, and after the last path.
+	V2Ends     [2]int `json:"v2Ends"`
+	CustomEnds [2]int `json:"customEnds"`
 }
+
+// CustomFile is the path of what all version 3 documents of custom resources have in common.
+const CustomFile = "custom"
 
 // IndexFile is the name of the file that holds the Index.
 const IndexFile = "index.json"
@@ -46,6 +55,9 @@ type Handler struct {
 	files fs.FS
 	index Index
 	err   error // why there are no documents
+
+	mu     sync.Mutex
+	custom *custom
 }
 
 // NewHandler serves the embedded documents.
@@ -58,12 +70,13 @@ func NewHandler() *Handler {
 }
 
 func newHandler(files fs.FS) *Handler {
-	h := &Handler{files: files}
+	h := &Handler{files: files, custom: &custom{}}
 	data, err := fs.ReadFile(files, IndexFile)
 	if err == nil {
 		err = json.Unmarshal(data, &h.index)
 	}
 	h.err = err
+	h.custom.v2Hash = h.index.V2
 	return h
 }
 
@@ -74,13 +87,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"this mini was built without its OpenAPI documents: run `make openapi` before building it")
 		return
 	}
+	h.mu.Lock()
+	custom := h.custom
+	h.mu.Unlock()
 	if path == "v3" {
-		h.serveIndex(w, r)
+		h.serveIndex(w, r, custom)
 		return
 	}
-	hash, known := h.index.V2, path == "v2"
+	hash, known := custom.v2Hash, path == "v2"
 	if document, ok := strings.CutPrefix(path, "v3/"); ok {
-		hash, known = h.index.V3[document]
+		if hash, known = h.index.V3[document]; known {
+			custom = nil
+		} else {
+			hash, known = custom.hashes[document]
+		}
 	}
 	if !known {
 		writeStatus(w, http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
@@ -94,18 +114,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// The URL names the content: it never changes.
 		w.Header().Set("Cache-Control", "public, immutable, max-age=31536000")
 	}
-	h.serveDocument(w, r, path, hash)
+	h.serveDocument(w, r, custom, path, hash)
 }
 
 func documentURL(path, hash string) string { return "/openapi/" + path + "?hash=" + hash }
 
-func (h *Handler) serveIndex(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serveIndex(w http.ResponseWriter, r *http.Request, custom *custom) {
 	type link struct {
 		ServerRelativeURL string `json:"serverRelativeURL"`
 	}
 	paths := make(map[string]link, len(h.index.V3))
-	for document, hash := range h.index.V3 {
-		paths[document] = link{documentURL("v3/"+document, hash)}
+	for _, documents := range []map[string]string{h.index.V3, custom.hashes} {
+		for document, hash := range documents {
+			paths[document] = link{documentURL("v3/"+document, hash)}
+		}
 	}
 	body, err := json.Marshal(map[string]any{"paths": paths})
 	if err != nil {
@@ -119,7 +141,8 @@ func (h *Handler) serveIndex(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, path, hash string) {
+// serveDocument answers with an embedded document, or with one that custom resources are in.
+func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, custom *custom, path, hash string) {
 	encoding, contentType := "json", jsonType
 	offers, proto, old := []string{jsonType, v3Proto, v3ProtoOld}, v3Proto, v3ProtoOld
 	if path == "v2" {
@@ -142,16 +165,31 @@ func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, path, ha
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	file, err := h.files.Open(File(path, encoding))
-	if err != nil {
-		writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "an OpenAPI document is missing from this binary: "+err.Error())
-		return
+	var body io.Reader
+	if custom != nil && len(custom.all) > 0 {
+		pieces, err := custom.document(h.files, &h.index, path, encoding)
+		if err != nil {
+			writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "the OpenAPI document of custom resources cannot be made: "+err.Error())
+			return
+		}
+		readers := make([]io.Reader, len(pieces))
+		for i, p := range pieces {
+			readers[i] = bytes.NewReader(p)
+		}
+		body = io.MultiReader(readers...)
+	} else {
+		file, err := h.files.Open(File(path, encoding))
+		if err != nil {
+			writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "an OpenAPI document is missing from this binary: "+err.Error())
+			return
+		}
+		defer file.Close()
+		body = file
 	}
-	defer file.Close()
-	var body io.Reader = file
+	var err error
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		header.Set("Content-Encoding", "gzip")
-	} else if body, err = gzip.NewReader(file); err != nil {
+	} else if body, err = gzip.NewReader(body); err != nil {
 		writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "an OpenAPI document in this binary is damaged: "+err.Error())
 		return
 	}

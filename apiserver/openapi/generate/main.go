@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sort"
+	"strconv"
 	"strings"
 
 	openapiv2 "github.com/google/gnostic-models/openapiv2"
@@ -27,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/mini-k8s/mini/apiserver/openapi"
+	"github.com/mini-k8s/mini/apiserver/openapi/render"
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/apiserver/registry/builtin"
 	"github.com/mini-k8s/mini/store"
@@ -69,12 +71,23 @@ func run(out string) error {
 		return err
 	}
 	index := openapi.Index{V3: map[string]string{}}
-	if index.V2, err = write(out, "v2", v2(groups, definitions), protoV2); err != nil {
+	document := render.V2(groups, definitions)
+	if index.V2, err = write(out, "v2", document, protoV2); err != nil {
+		return err
+	}
+	if index.V2Ends, err = writePieces(out, "v2", document, "definitions"); err != nil {
+		return err
+	}
+	custom := render.V3Document(map[string]any{}, render.V3Schemas(definitions, customModels(definitions)...))
+	if _, err = write(out, openapi.CustomFile, custom, protoV3); err != nil {
+		return err
+	}
+	if index.CustomEnds, err = writePieces(out, openapi.CustomFile, custom, "components", "schemas"); err != nil {
 		return err
 	}
 	for gv, paths := range groups {
-		path := strings.TrimPrefix(base(gv), "/")
-		if index.V3[path], err = write(out, "v3/"+path, v3(gv, paths, definitions), protoV3); err != nil {
+		path := strings.TrimPrefix(render.Base(gv), "/")
+		if index.V3[path], err = write(out, "v3/"+path, render.V3(gv, paths, definitions), protoV3); err != nil {
 			return err
 		}
 	}
@@ -86,7 +99,7 @@ func run(out string) error {
 }
 
 // build makes the paths of each group version and the definitions of all kinds in them.
-func build(s *runtime.Scheme, rows []registry.Resource) (map[schema.GroupVersion][]pathItem, map[string]node, error) {
+func build(s *runtime.Scheme, rows []registry.Resource) (map[schema.GroupVersion][]render.Item, map[string]node, error) {
 	src, err := newSources("k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver", "k8s.io/kube-aggregator")
 	if err != nil {
 		return nil, nil, err
@@ -105,10 +118,10 @@ func build(s *runtime.Scheme, rows []registry.Resource) (map[schema.GroupVersion
 		}
 		return m
 	}
-	groups := map[schema.GroupVersion][]pathItem{}
+	groups := map[schema.GroupVersion][]render.Item{}
 	for i := range rows {
 		gv := rows[i].GVK.GroupVersion()
-		groups[gv] = append(groups[gv], rowPaths(&rows[i], models)...)
+		groups[gv] = append(groups[gv], render.Row(&rows[i], models)...)
 	}
 	for _, name := range []string{"Status", "DeleteOptions", "Patch", "WatchEvent", "APIResourceList"} {
 		if _, err := defs.define("k8s.io/apimachinery/pkg/apis/meta/v1", name); err != nil && failed == nil {
@@ -119,17 +132,14 @@ func build(s *runtime.Scheme, rows []registry.Resource) (map[schema.GroupVersion
 		return nil, nil, failed
 	}
 	for gv, items := range groups {
-		groups[gv] = append(items, pathItem{path: base(gv) + "/", ops: []operation{{
-			method: "get", id: "get" + title(gv) + "APIResources", description: "get available resources", action: "get",
-			gvk: schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"}, result: metaV1 + "APIResourceList",
-		}}})
+		groups[gv] = append(items, render.Discovery(gv))
 	}
 	markKinds(s, groups, defs.definitions)
 	return groups, defs.definitions, nil
 }
 
 // markKinds says in each definition which kinds it is the schema of.
-func markKinds(s *runtime.Scheme, groups map[schema.GroupVersion][]pathItem, definitions map[string]node) {
+func markKinds(s *runtime.Scheme, groups map[schema.GroupVersion][]render.Item, definitions map[string]node) {
 	kinds := map[string][]schema.GroupVersionKind{}
 	for gvk, t := range s.AllKnownTypes() {
 		if _, served := groups[gvk.GroupVersion()]; !served && t.PkgPath() != reflect.TypeFor[authenticationv1.TokenRequest]().PkgPath() && gvk.Group != "autoscaling" && gvk.Group != "policy" {
@@ -144,10 +154,76 @@ func markKinds(s *runtime.Scheme, groups map[schema.GroupVersion][]pathItem, def
 		sort.Slice(list, func(i, j int) bool { return list[i].String() < list[j].String() })
 		var marks []any
 		for _, gvk := range list {
-			marks = append(marks, gvkMap(gvk))
+			marks = append(marks, render.KindMark(gvk))
 		}
 		definitions[m]["x-kubernetes-group-version-kind"] = marks
 	}
+}
+
+// customModels are the models that documents of custom resources refer to.
+func customModels(definitions map[string]node) []string {
+	names := []string{"io.k8s.api.autoscaling.v1.Scale"}
+	for _, name := range []string{"ObjectMeta", "ListMeta", "Status", "DeleteOptions", "Patch", "APIResourceList"} {
+		names = append(names, render.MetaV1+name)
+	}
+	return names
+}
+
+// writePieces stores the JSON of a document in three pieces: up to the last member of the object at the place, up to the
+// last path, and the rest. Members can so be added without looking into it. It returns where the first two end.
+func writePieces(dir, path string, document map[string]any, place ...string) (ends [2]int, err error) {
+	outer := document
+	for _, name := range place[:len(place)-1] {
+		outer = outer[name].(map[string]any)
+	}
+	definitions, err := json.Marshal(outer[place[len(place)-1]])
+	if err != nil {
+		return ends, err
+	}
+	paths, err := json.Marshal(document["paths"])
+	if err != nil {
+		return ends, err
+	}
+	first := string(definitions[:len(definitions)-1]) // without the closing brace
+	last := "}}"
+	for i := len(place) - 1; i >= 0; i-- {
+		rest := map[string]any{}
+		at := document
+		for _, name := range place[:i] {
+			at = at[name].(map[string]any)
+		}
+		for name, value := range at {
+			if name != place[i] && (i > 0 || name != "paths") {
+				rest[name] = value
+			}
+		}
+		head, err := json.Marshal(rest)
+		if err != nil {
+			return ends, err
+		}
+		begin := string(head[:len(head)-1])
+		if len(rest) > 0 {
+			begin += ","
+		}
+		first = begin + strconv.Quote(place[i]) + ":" + first
+	}
+	middle := strings.Repeat("}", len(place)) + `,"paths":` + string(paths[:len(paths)-1])
+	var whole []byte
+	for i, text := range []string{first, middle, last} {
+		piece, err := openapi.Compress([]byte(text))
+		if err != nil {
+			return ends, err
+		}
+		whole = append(whole, piece...)
+		if i < 2 {
+			ends[i] = len(whole)
+		}
+	}
+	var back any
+	if err := json.Unmarshal([]byte(first+middle+last), &back); err != nil {
+		return ends, fmt.Errorf("%s in pieces: %w", path, err)
+	}
+	return ends, os.WriteFile(filepath.Join(dir, openapi.File(path, "json")), whole, 0o644)
 }
 
 func protoV2(data []byte) ([]byte, error) {

@@ -19,10 +19,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistration "k8s.io/kube-aggregator/pkg/client/applyconfiguration"
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/randfill"
 
+	"github.com/mini-k8s/mini/apiserver/openapi/render"
 	"github.com/mini-k8s/mini/apiserver/registry/builtin"
 )
 
@@ -35,7 +38,7 @@ func documents(t *testing.T) (map[schema.GroupVersion]*spec3.OpenAPI, map[string
 	}
 	out := map[schema.GroupVersion]*spec3.OpenAPI{}
 	for gv, paths := range groups {
-		data, err := json.Marshal(v3(gv, paths, definitions))
+		data, err := json.Marshal(render.V3(gv, paths, definitions))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +51,7 @@ func documents(t *testing.T) (map[schema.GroupVersion]*spec3.OpenAPI, map[string
 		}
 		out[gv] = doc
 	}
-	doc2 := v2(groups, definitions)
+	doc2 := render.V2(groups, definitions)
 	data, err := json.Marshal(doc2)
 	if err != nil {
 		t.Fatal(err)
@@ -68,15 +71,19 @@ func documents(t *testing.T) (map[schema.GroupVersion]*spec3.OpenAPI, map[string
 func TestFieldOwnership(t *testing.T) {
 	docs, _ := documents(t)
 	types := builtin.NewScheme()
-	core, extensions := applyconfigurations.NewTypeConverter(scheme.Scheme), apiextensions.NewTypeConverter(types)
+	core := applyconfigurations.NewTypeConverter(scheme.Scheme)
+	others := map[string]managedfields.TypeConverter{
+		apiextensionsv1.GroupName:   apiextensions.NewTypeConverter(types),
+		apiregistrationv1.GroupName: apiregistration.NewTypeConverter(types),
+	}
 	fill := fuzzer.FuzzerFor(fuzzer.MergeFuzzerFuncs(metafuzzer.Funcs, flatSchemas), rand.NewSource(1), serializer.NewCodecFactory(types))
 	for _, row := range rows() {
 		if row.Create != nil {
 			continue
 		}
-		theirs := core
-		if row.GVK.Group == apiextensionsv1.GroupName {
-			theirs = extensions
+		theirs, ok := others[row.GVK.Group]
+		if !ok {
+			theirs = core
 		}
 		t.Run(row.GVK.Group+"_"+row.Name, func(t *testing.T) {
 			schemas := map[string]*spec.Schema{}

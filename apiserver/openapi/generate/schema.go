@@ -9,13 +9,11 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/mini-k8s/mini/apiserver/openapi/render"
 )
 
-// node is a JSON schema object. References are written as refPrefix + model name until a document is made of it, and
-// types that JSON writes in two ways are noted as x-one-of.
-type node = map[string]any
-
-const refPrefix = "#/ref/"
+type node = render.Node
 
 // schemas makes definitions of Go types, with those they need.
 type schemas struct {
@@ -254,7 +252,7 @@ func (s *schemas) named(t *typeDecl, omit bool) (node, error) {
 		if _, err := s.define(t.pkg.path, t.name); err != nil {
 			return nil, err
 		}
-		p := node{"$ref": refPrefix + m}
+		p := node{"$ref": render.RefPrefix + m}
 		if !isOpaque {
 			p["default"] = map[string]any{}
 		}

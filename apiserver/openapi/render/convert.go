@@ -1,4 +1,4 @@
-package main
+package render
 
 import (
 	"sort"
@@ -6,7 +6,7 @@ import (
 )
 
 // reachable names the definitions that roots refer to, directly or not, themselves included.
-func reachable(definitions map[string]node, roots []string) []string {
+func reachable(definitions map[string]Node, roots []string) []string {
 	seen := map[string]bool{}
 	var visit func(name string)
 	var walk func(v any)
@@ -15,7 +15,7 @@ func reachable(definitions map[string]node, roots []string) []string {
 		case map[string]any:
 			for k, inner := range v {
 				if ref, ok := inner.(string); ok && k == "$ref" {
-					visit(strings.TrimPrefix(ref, refPrefix))
+					visit(strings.TrimPrefix(ref, RefPrefix))
 				} else {
 					walk(inner)
 				}
@@ -51,7 +51,7 @@ func asV3(v map[string]any) map[string]any {
 	for k, inner := range v {
 		switch k {
 		case "$ref":
-			ref = "#/components/schemas/" + strings.TrimPrefix(inner.(string), refPrefix)
+			ref = "#/components/schemas/" + strings.TrimPrefix(inner.(string), RefPrefix)
 		case "x-one-of":
 			var options []any
 			for _, t := range inner.([]string) {
@@ -80,7 +80,7 @@ func asV2(v map[string]any) map[string]any {
 	for k, inner := range v {
 		switch k {
 		case "$ref":
-			out[k] = "#/definitions/" + strings.TrimPrefix(inner.(string), refPrefix)
+			out[k] = "#/definitions/" + strings.TrimPrefix(inner.(string), RefPrefix)
 		case "x-one-of", "default":
 		default:
 			out[k] = convert(inner, asV2)

@@ -1,4 +1,4 @@
-package main
+package render
 
 import (
 	"slices"
@@ -10,7 +10,8 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry"
 )
 
-const metaV1 = "io.k8s.apimachinery.pkg.apis.meta.v1."
+// MetaV1 begins the names of the models of package meta/v1.
+const MetaV1 = "io.k8s.apimachinery.pkg.apis.meta.v1."
 
 // param is a query or path parameter.
 type param struct{ name, kind, description string }
@@ -22,11 +23,12 @@ type operation struct {
 	query                           []param
 	body, result                    string // model names; "" for none, "string" for plain text
 	accepts                         []string
+	textOnly                        bool // no protobuf
 	created                         bool // also answers 201 (and 202 where it deletes)
 }
 
-// pathItem is one path of a group version.
-type pathItem struct {
+// Item is one path of a group version.
+type Item struct {
 	path   string
 	params []param
 	ops    []operation
@@ -82,18 +84,19 @@ func upper(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-func base(gv schema.GroupVersion) string {
+// Base is the path below which a group version is served.
+func Base(gv schema.GroupVersion) string {
 	if gv.Group == "" {
 		return "/api/" + gv.Version
 	}
 	return "/apis/" + gv.String()
 }
 
-// rowPaths are the paths of one resource with its subresources. models names the model of a kind.
-func rowPaths(row *registry.Resource, models func(schema.GroupVersionKind) string) []pathItem {
+// Row are the paths of one resource with its subresources. models names the model of a kind.
+func Row(row *registry.Resource, models func(schema.GroupVersionKind) string) []Item {
 	gv := row.GVK.GroupVersion()
 	b := &pathBuilder{row: row, models: models, gv: title(gv)}
-	collection := base(gv)
+	collection := Base(gv)
 	if row.Namespaced {
 		collection += "/namespaces/{namespace}"
 		b.scope = "Namespaced"
@@ -104,17 +107,43 @@ func rowPaths(row *registry.Resource, models func(schema.GroupVersionKind) strin
 	if verbs == nil {
 		verbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 	}
-	items := []pathItem{b.collection(collection, verbs)}
+	items := []Item{b.collection(collection, verbs)}
 	if slices.Contains(verbs, "get") {
 		items = append(items, b.item(collection+"/{name}", verbs))
 	}
 	if row.Namespaced && slices.Contains(verbs, "list") {
-		items = append(items, pathItem{path: base(gv) + "/" + row.Name, ops: []operation{{
+		items = append(items, Item{path: Base(gv) + "/" + row.Name, ops: []operation{{
 			method: "get", id: "list" + b.gv + row.GVK.Kind + "ForAllNamespaces", description: "list or watch objects of kind " + row.GVK.Kind,
 			action: "list", gvk: row.GVK, query: listParams(), result: b.models(listOf(row.GVK)),
 		}}})
 	}
-	return append(items, b.subresources(collection+"/{name}/")...)
+	items = append(items, b.subresources(collection+"/{name}/")...)
+	if row.Unstructured {
+		for i := range items {
+			items[i].textOnly()
+		}
+	}
+	return items
+}
+
+// textOnly takes away what kinds without a Go type do not have.
+func (p *Item) textOnly() {
+	for i := range p.ops {
+		op := &p.ops[i]
+		op.textOnly = true
+		op.accepts = slices.DeleteFunc(slices.Clone(op.accepts), func(t string) bool { return t == "application/strategic-merge-patch+json" })
+		if len(op.accepts) == 0 {
+			op.accepts = nil
+		}
+	}
+}
+
+// Discovery is the path of a group version's own document.
+func Discovery(gv schema.GroupVersion) Item {
+	return Item{path: Base(gv) + "/", ops: []operation{{
+		method: "get", id: "get" + title(gv) + "APIResources", description: "get available resources", action: "get",
+		gvk: schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"}, result: MetaV1 + "APIResourceList",
+	}}}
 }
 
 func listOf(gvk schema.GroupVersionKind) schema.GroupVersionKind {
@@ -135,9 +164,9 @@ func (b *pathBuilder) id(verb, suffix string) string {
 	return verb + b.gv + b.scope + b.row.GVK.Kind + suffix
 }
 
-func (b *pathBuilder) collection(path string, verbs []string) pathItem {
+func (b *pathBuilder) collection(path string, verbs []string) Item {
 	kind, m := b.row.GVK.Kind, b.models(b.row.GVK)
-	item := pathItem{path: path, params: append(slices.Clone(b.params), pretty)}
+	item := Item{path: path, params: append(slices.Clone(b.params), pretty)}
 	for _, verb := range verbs {
 		switch verb {
 		case "list":
@@ -153,7 +182,7 @@ func (b *pathBuilder) collection(path string, verbs []string) pathItem {
 		case "deletecollection":
 			item.ops = append(item.ops, operation{
 				method: "delete", id: "delete" + b.gv + "Collection" + b.scope + kind, description: "delete collection of " + kind,
-				action: "deletecollection", gvk: b.row.GVK, body: metaV1 + "DeleteOptions", result: metaV1 + "Status",
+				action: "deletecollection", gvk: b.row.GVK, body: MetaV1 + "DeleteOptions", result: MetaV1 + "Status",
 				query: []param{cont, dryRun, selectFields, grace, selectLabels, limit, orphan, propagation, resource, match, timeout},
 			})
 		}
@@ -168,14 +197,14 @@ func article(kind string) string {
 	return "a " + kind
 }
 
-func (b *pathBuilder) item(path string, verbs []string) pathItem {
+func (b *pathBuilder) item(path string, verbs []string) Item {
 	kind, m := b.row.GVK.Kind, b.models(b.row.GVK)
-	item := pathItem{path: path, params: b.named()}
+	item := Item{path: path, params: b.named()}
 	item.ops = b.view("", kind, m, b.row.GVK, verbs)
 	if slices.Contains(verbs, "delete") {
 		item.ops = append(item.ops, operation{
 			method: "delete", id: b.id("delete", ""), description: "delete " + article(kind), action: "delete", gvk: b.row.GVK,
-			query: []param{dryRun, grace, orphan, propagation}, body: metaV1 + "DeleteOptions", result: metaV1 + "Status", created: true,
+			query: []param{dryRun, grace, orphan, propagation}, body: MetaV1 + "DeleteOptions", result: MetaV1 + "Status", created: true,
 		})
 	}
 	return item
@@ -201,7 +230,7 @@ func (b *pathBuilder) view(suffix, what, m string, gvk schema.GroupVersionKind, 
 	if slices.Contains(verbs, "patch") {
 		ops = append(ops, operation{
 			method: "patch", id: b.id("patch", suffix), description: "partially update the specified " + what, action: "patch", gvk: gvk,
-			query: []param{dryRun, fieldManager, validation, force}, body: metaV1 + "Patch", result: m, created: true,
+			query: []param{dryRun, fieldManager, validation, force}, body: MetaV1 + "Patch", result: m, created: true,
 			accepts: []string{
 				"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml",
 			},
@@ -210,20 +239,20 @@ func (b *pathBuilder) view(suffix, what, m string, gvk schema.GroupVersionKind, 
 	return ops
 }
 
-func (b *pathBuilder) subresources(prefix string) []pathItem {
-	var items []pathItem
+func (b *pathBuilder) subresources(prefix string) []Item {
+	var items []Item
 	whole := []string{"get", "patch", "update"}
 	kind := b.row.GVK.Kind
 	if b.row.Status != nil {
-		items = append(items, pathItem{path: prefix + "status", params: b.named(), ops: b.view("Status", "status of "+kind, b.models(b.row.GVK), b.row.GVK, whole)})
+		items = append(items, Item{path: prefix + "status", params: b.named(), ops: b.view("Status", "status of "+kind, b.models(b.row.GVK), b.row.GVK, whole)})
 	}
 	if b.row.Scale != nil {
 		gvk := schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
-		items = append(items, pathItem{path: prefix + "scale", params: b.named(), ops: b.view("Scale", "scale of "+kind, b.models(gvk), gvk, whole)})
+		items = append(items, Item{path: prefix + "scale", params: b.named(), ops: b.view("Scale", "scale of "+kind, b.models(gvk), gvk, whole)})
 	}
 	for _, sub := range b.row.Subresources {
 		suffix := upper(sub.Name)
-		item := pathItem{path: prefix + sub.Name, params: b.named()}
+		item := Item{path: prefix + sub.Name, params: b.named()}
 		switch {
 		case sub.Name == "log":
 			item.ops = []operation{{method: "get", id: b.id("read", "Log"), description: "read log of the specified " + kind, action: "get", gvk: sub.Kind, result: "string"}}

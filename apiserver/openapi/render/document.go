@@ -1,4 +1,4 @@
-package main
+package render
 
 import (
 	"maps"
@@ -19,7 +19,8 @@ var produces = []string{
 
 var streams = []string{"application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"}
 
-func gvkMap(gvk schema.GroupVersionKind) map[string]any {
+// KindMark is a kind as the extension x-kubernetes-group-version-kind has it.
+func KindMark(gvk schema.GroupVersionKind) map[string]any {
 	return map[string]any{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}
 }
 
@@ -31,9 +32,39 @@ func tag(gvk schema.GroupVersion) string {
 	return group + "_" + gvk.Version
 }
 
-// v3 is the OpenAPI v3 document of one group version: its paths and the definitions they need.
-func v3(gv schema.GroupVersion, paths []pathItem, definitions map[string]node) map[string]any {
-	items := map[string]any{}
+// V3 is the OpenAPI v3 document of one group version: its paths and the definitions they need.
+func V3(gv schema.GroupVersion, paths []Item, definitions map[string]Node) map[string]any {
+	items, roots := V3Paths(gv, paths)
+	return V3Document(items, V3Schemas(definitions, roots...))
+}
+
+// V3Document puts paths and schemas into a document.
+func V3Document(paths, schemas map[string]any) map[string]any {
+	return map[string]any{
+		"openapi": "3.0.0",
+		"info":    map[string]any{"title": title2, "version": version},
+		"paths":   paths,
+		"components": map[string]any{
+			"schemas": schemas,
+			"securitySchemes": map[string]any{"BearerToken": map[string]any{
+				"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
+			}},
+		},
+	}
+}
+
+// V3Schemas are the definitions that roots refer to, themselves included.
+func V3Schemas(definitions map[string]Node, roots ...string) map[string]any {
+	schemas := map[string]any{}
+	for _, name := range reachable(definitions, roots) {
+		schemas[name] = asV3(definitions[name])
+	}
+	return schemas
+}
+
+// V3Paths are paths as version 3 has them, and the models they name.
+func V3Paths(gv schema.GroupVersion, paths []Item) (items map[string]any, models []string) {
+	items = map[string]any{}
 	roots := map[string]bool{}
 	for _, p := range paths {
 		item := map[string]any{}
@@ -51,21 +82,7 @@ func v3(gv schema.GroupVersion, paths []pathItem, definitions map[string]node) m
 		}
 		items[p.path] = item
 	}
-	schemas := map[string]any{}
-	for _, name := range reachable(definitions, slices.Collect(maps.Keys(roots))) {
-		schemas[name] = asV3(definitions[name])
-	}
-	return map[string]any{
-		"openapi": "3.0.0",
-		"info":    map[string]any{"title": title2, "version": version},
-		"paths":   items,
-		"components": map[string]any{
-			"schemas": schemas,
-			"securitySchemes": map[string]any{"BearerToken": map[string]any{
-				"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
-			}},
-		},
-	}
+	return items, slices.Collect(maps.Keys(roots))
 }
 
 func inPath(path, name string) bool { return strings.Contains(path, "{"+name+"}") }
@@ -100,7 +117,7 @@ var codeText = map[string]string{"200": "OK", "201": "Created", "202": "Accepted
 func (op *operation) v3(gv schema.GroupVersion) map[string]any {
 	out := map[string]any{
 		"tags": []string{tag(gv)}, "operationId": op.id, "description": op.description,
-		"x-kubernetes-action": op.action, "x-kubernetes-group-version-kind": gvkMap(op.gvk),
+		"x-kubernetes-action": op.action, "x-kubernetes-group-version-kind": KindMark(op.gvk),
 	}
 	var params []any
 	for _, p := range op.query {
@@ -123,12 +140,12 @@ func (op *operation) v3(gv schema.GroupVersion) map[string]any {
 	for _, code := range op.codes() {
 		content := map[string]any{}
 		result := map[string]any{"$ref": "#/components/schemas/" + op.result}
-		types := produces
+		types := op.produces()
 		switch {
 		case op.result == "string":
 			result, types = map[string]any{"type": "string"}, []string{"*/*"}
 		case op.action == "list":
-			types = slices.Concat(produces, streams)
+			types = slices.Concat(op.produces(), op.streams())
 		}
 		for _, t := range types {
 			content[t] = map[string]any{"schema": result}
@@ -139,6 +156,21 @@ func (op *operation) v3(gv schema.GroupVersion) map[string]any {
 	return out
 }
 
+// produces leaves out protobuf for kinds without a Go type.
+func (op *operation) produces() []string {
+	if op.textOnly {
+		return produces[:2]
+	}
+	return produces
+}
+
+func (op *operation) streams() []string {
+	if op.textOnly {
+		return streams[:1]
+	}
+	return streams
+}
+
 func (op *operation) bodyTypes() []string {
 	if op.accepts != nil {
 		return op.accepts
@@ -146,26 +178,15 @@ func (op *operation) bodyTypes() []string {
 	return []string{"*/*"}
 }
 
-// v2 is the one OpenAPI v2 document of everything.
-func v2(groups map[schema.GroupVersion][]pathItem, definitions map[string]node) map[string]any {
+// V2 is the one OpenAPI v2 document of everything.
+func V2(groups map[schema.GroupVersion][]Item, definitions map[string]Node) map[string]any {
 	items := map[string]any{}
-	roots := map[string]bool{metaV1 + "WatchEvent": true}
+	roots := map[string]bool{MetaV1 + "WatchEvent": true}
 	for gv, paths := range groups {
-		for _, p := range paths {
-			item := map[string]any{}
-			var params []any
-			for _, param := range p.params {
-				params = append(params, param.v2(p.path))
-			}
-			if len(params) > 0 {
-				item["parameters"] = params
-			}
-			for i := range p.ops {
-				op := &p.ops[i]
-				item[op.method] = op.v2(gv)
-				roots[op.body], roots[op.result] = true, true
-			}
-			items[p.path] = item
+		more, models := V2Paths(gv, paths)
+		maps.Copy(items, more)
+		for _, m := range models {
+			roots[m] = true
 		}
 	}
 	defs := map[string]any{}
@@ -181,6 +202,29 @@ func v2(groups map[schema.GroupVersion][]pathItem, definitions map[string]node) 
 	}
 }
 
+// V2Paths are paths as version 2 has them, and the models they name.
+func V2Paths(gv schema.GroupVersion, paths []Item) (items map[string]any, models []string) {
+	items = map[string]any{}
+	roots := map[string]bool{}
+	for _, p := range paths {
+		item := map[string]any{}
+		var params []any
+		for _, param := range p.params {
+			params = append(params, param.v2(p.path))
+		}
+		if len(params) > 0 {
+			item["parameters"] = params
+		}
+		for i := range p.ops {
+			op := &p.ops[i]
+			item[op.method] = op.v2(gv)
+			roots[op.body], roots[op.result] = true, true
+		}
+		items[p.path] = item
+	}
+	return items, slices.Collect(maps.Keys(roots))
+}
+
 func (p param) v2(path string) map[string]any {
 	out := map[string]any{"name": p.name, "in": "query", "type": p.kind, "uniqueItems": true, "description": p.description}
 	if inPath(path, p.name) {
@@ -192,8 +236,8 @@ func (p param) v2(path string) map[string]any {
 func (op *operation) v2(gv schema.GroupVersion) map[string]any {
 	out := map[string]any{
 		"tags": []string{tag(gv)}, "operationId": op.id, "description": op.description, "schemes": []string{"https"},
-		"consumes": op.bodyTypes(), "produces": produces,
-		"x-kubernetes-action": op.action, "x-kubernetes-group-version-kind": gvkMap(op.gvk),
+		"consumes": op.bodyTypes(), "produces": op.produces(),
+		"x-kubernetes-action": op.action, "x-kubernetes-group-version-kind": KindMark(op.gvk),
 	}
 	var params []any
 	if op.body != "" {
