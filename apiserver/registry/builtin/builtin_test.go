@@ -220,3 +220,21 @@ func TestDocumented(t *testing.T) {
 		}
 	}
 }
+
+// TestGroups: every stable API group of Kubernetes 1.36 is served in its preferred version.
+func TestGroups(t *testing.T) {
+	served := map[string]bool{}
+	for _, row := range rows(t) {
+		served[row.GVK.GroupVersion().String()] = true
+	}
+	for _, gv := range []string{
+		"v1", "admissionregistration.k8s.io/v1", "apiextensions.k8s.io/v1", "apiregistration.k8s.io/v1", "apps/v1", "authentication.k8s.io/v1",
+		"authorization.k8s.io/v1", "autoscaling/v1", "autoscaling/v2", "batch/v1", "certificates.k8s.io/v1", "coordination.k8s.io/v1",
+		"discovery.k8s.io/v1", "events.k8s.io/v1", "flowcontrol.apiserver.k8s.io/v1", "networking.k8s.io/v1", "node.k8s.io/v1", "policy/v1",
+		"rbac.authorization.k8s.io/v1", "resource.k8s.io/v1", "scheduling.k8s.io/v1", "storage.k8s.io/v1",
+	} {
+		if !served[gv] {
+			t.Errorf("%s is not served", gv)
+		}
+	}
+}
