@@ -154,31 +154,53 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
-// TestLimits checks that a writer beyond the limit is told to come again.
+// TestLimits checks that a user beyond the limit waits, and is told to come again when too many of his wait already; that
+// does not hold up others, nor masters at all.
 func TestLimits(t *testing.T) {
 	c := start(t, func(config *apiserver.Config) { config.MaxMutatingInFlight = 1 })
 	body := &gate{entered: make(chan struct{}), release: make(chan struct{})}
 	done := make(chan int, 1)
 	go func() {
 		r := httptest.NewRequest("POST", maps, body)
-		r.Header.Set("Authorization", "Bearer admin")
+		r.Header.Set("Authorization", "Bearer user-a")
 		w := httptest.NewRecorder()
 		c.Handler().ServeHTTP(w, r)
 		done <- w.Code
 	}()
 	<-body.entered
-	if a := c.do(t, "POST", maps, `{"metadata":{"name":"a"}}`); a.code != http.StatusTooManyRequests || a.header.Get("Retry-After") != "1" {
-		t.Error(a)
+	const floods, line = 60, 50
+	answers := make(chan answer, floods)
+	for i := range floods {
+		go func() {
+			answers <- c.do(t, "POST", maps, fmt.Sprintf(`{"metadata":{"name":"a-%d"}}`, i), "Authorization", "Bearer user-a")
+		}()
 	}
-	if a := c.do(t, "GET", maps, ""); a.code != http.StatusOK {
+	for range floods - line {
+		if a := <-answers; a.code != http.StatusTooManyRequests || a.header.Get("Retry-After") != "1" {
+			t.Error(a)
+		}
+	}
+	if a := c.do(t, "GET", maps, "", "Authorization", "Bearer user-a"); a.code != http.StatusOK {
 		t.Errorf("reads have places of their own: %v", a)
 	}
+	if a := c.do(t, "POST", maps, `{"metadata":{"name":"master"}}`); a.code != http.StatusCreated {
+		t.Errorf("masters do not wait: %v", a)
+	}
+	other := make(chan answer, 1)
+	go func() {
+		other <- c.do(t, "POST", maps, `{"metadata":{"name":"b"}}`, "Authorization", "Bearer user-b")
+	}()
 	close(body.release)
 	if code := <-done; code != http.StatusUnprocessableEntity && code != http.StatusBadRequest {
 		t.Errorf("the held request got %d", code)
 	}
-	if a := c.do(t, "POST", maps, `{"metadata":{"name":"a"}}`); a.code != http.StatusCreated {
+	if a := <-other; a.code != http.StatusCreated {
 		t.Error(a)
+	}
+	for range line {
+		if a := <-answers; a.code != http.StatusCreated {
+			t.Error(a)
+		}
 	}
 }
 
