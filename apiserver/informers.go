@@ -48,7 +48,7 @@ var _ cache.ListerWatcherWithContext = (*listWatch)(nil)
 func (l *listWatch) collection() (store.Collection, func(store.Object) (store.Object, error), error) {
 	for i := range l.server.rows {
 		row := &l.server.rows[i]
-		if row.GVK == l.kind && row.Create == nil {
+		if row.GVK == l.kind && row.Create == nil && row.Computed == nil {
 			return l.server.collection(storageKey(row), storedKind(row)), row.FromStored, nil
 		}
 	}

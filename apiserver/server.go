@@ -145,7 +145,7 @@ func New(config Config) (*Server, error) {
 	}
 	rows, allocators := builtin.Resources(registry.Deps{
 		Collection: s.collection, ServiceCIDRs: config.ServiceCIDRs, NodePorts: config.NodePorts,
-		CreateToken: s.plugins.CreateToken, Review: s.plugins.Review, Authorizer: s.plugins.Authorizer, Logger: s.logger,
+		StoreHealthy: config.Store.Healthy, CreateToken: s.plugins.CreateToken, Review: s.plugins.Review, Authorizer: s.plugins.Authorizer, Logger: s.logger,
 		User: func(ctx context.Context) (user.Info, bool) { u := request.UserFrom(ctx); return u, u != nil },
 	})
 	if s.plugins.Wrap != nil {
@@ -178,7 +178,10 @@ func (s *Server) install(rows []registry.Resource) error {
 	for i := range rows {
 		row := &rows[i]
 		c := rest.Config{Resource: row, Scheme: s.scheme, Admission: s.plugins.Admission, TypeConverter: convert, Logger: s.logger}
-		if row.Create == nil {
+		switch {
+		case row.Computed != nil:
+			c.Collection = computed(row.Computed)
+		case row.Create == nil:
 			c.Collection = s.collection(storageKey(row), storedKind(row))
 		}
 		endpoint, err := rest.New(c)

@@ -40,6 +40,9 @@ type Deps struct {
 	Authorizer authorizer.UnconditionalAuthorizer
 	ResourceOf func(schema.GroupVersionKind) (resource string, ok bool)
 
+	// StoreHealthy says whether etcd answers; nil counts as healthy.
+	StoreHealthy func(context.Context) error
+
 	Logger *slog.Logger
 }
 

@@ -59,6 +59,8 @@ type Resource struct {
 	Status       *Strategy // the status subresource; nil if there is none. PrepareForUpdate keeps everything but status.
 	Scale        *Scale    // the scale subresource
 	Subresources []Subresource
+	// Computed are the objects of a kind that only exists while it is asked for; its verbs are get and list.
+	Computed func(ctx context.Context) []store.Object
 	// Create answers a create-only kind that is not stored (SubjectAccessReview, TokenReview): no other verb exists.
 	Create func(ctx context.Context, obj store.Object) (store.Object, error)
 }

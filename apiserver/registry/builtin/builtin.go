@@ -61,6 +61,7 @@ func Resources(deps registry.Deps) ([]registry.Resource, *core.Allocators) {
 	}
 	rows = []registry.Resource{
 		core.Binding(deps),
+		core.ComponentStatus(deps),
 		core.ConfigMap(),
 		core.Endpoints(),
 		events.Core(),
