@@ -63,6 +63,7 @@ func TestCustomResourcesByKubectl(t *testing.T) {
 		{args: "get crd widgets.example.com -o wide", want: []string{"NAME SCOPE VERSIONS CREATED AT GROUP KIND SHORTNAMES ESTABLISHED widgets.example.com Namespaced v1(storage)", "example.com Widget wd true"}},
 		{args: "get widgets", want: []string{"No resources found in default namespace."}},
 		{args: "explain widget.spec", want: []string{"GROUP: example.com KIND: Widget VERSION: v1 FIELD: spec <Object>", "color <string> -required- enum: red, green", "size <integer>"}},
+		{args: "explain widget.metadata", want: []string{"Standard object's metadata."}},
 		{args: "explain widget.spec.sides", want: []string{`field "sides" does not exist`}, fails: true},
 		{args: "apply -f -", stdin: widget, want: []string{"widget.example.com/one created"}},
 		{args: "apply -f -", stdin: widget, want: []string{"widget.example.com/one unchanged"}},

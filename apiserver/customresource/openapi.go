@@ -49,6 +49,15 @@ func (d Dialect) reference(model string) *spec.Schema {
 	return spec.RefSchema("#/components/schemas/" + model)
 }
 
+// described refers to a type of package meta/v1 with a description of its own: beside a reference, version 3 ignores it.
+func (d Dialect) described(name, text string) spec.Schema {
+	ref := d.reference(metaTypes + name)
+	if d.V2 {
+		return *ref.WithDescription(text)
+	}
+	return spec.Schema{SchemaProps: spec.SchemaProps{Description: text, AllOf: []spec.Schema{*ref}}}
+}
+
 // objectSchema is the OpenAPI schema of a version of a definition: its own schema and what every object has.
 func objectSchema(crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion, d Dialect) (*spec.Schema, error) {
 	props, err := internalSchema(v)
@@ -63,7 +72,7 @@ func objectSchema(crd *apiextensionsv1.CustomResourceDefinition, v *apiextension
 			s = openapiv2.ToStructuralOpenAPIV2(s)
 		}
 		out = s.ToKubeOpenAPI()
-		out.SetProperty("metadata", *d.reference(metaTypes + "ObjectMeta").WithDescription(metav1beta1.PartialObjectMetadata{}.SwaggerDoc()["metadata"]))
+		out.SetProperty("metadata", d.described("ObjectMeta", metav1beta1.PartialObjectMetadata{}.SwaggerDoc()["metadata"]))
 		out.SetProperty("apiVersion", *spec.StringProperty().WithDescription(apiVersionText))
 		out.SetProperty("kind", *spec.StringProperty().WithDescription(kindText))
 		d.embed(out)
@@ -141,7 +150,7 @@ func (d Dialect) embed(s *spec.Schema) {
 	}
 	s.SetProperty("apiVersion", *spec.StringProperty().WithDescription(embeddedVersionText))
 	s.SetProperty("kind", *spec.StringProperty().WithDescription(embeddedKindText))
-	s.SetProperty("metadata", *d.reference(metaTypes + "ObjectMeta").WithDescription(metav1beta1.PartialObjectMetadata{}.SwaggerDoc()["metadata"]))
+	s.SetProperty("metadata", d.described("ObjectMeta", metav1beta1.PartialObjectMetadata{}.SwaggerDoc()["metadata"]))
 	for _, name := range []string{"kind", "apiVersion"} {
 		if !slices.Contains(s.Required, name) {
 			s.Required = append(s.Required, name)
@@ -157,7 +166,7 @@ func listSchema(crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv
 		WithDescription(fmt.Sprintf("%s is a list of %s", names.ListKind, names.Kind)).WithRequired("items").
 		SetProperty("items", *spec.ArrayProperty(items).WithDescription(fmt.Sprintf(
 			"List of %s. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", names.Plural))).
-		SetProperty("metadata", *d.reference(metaTypes + "ListMeta").WithDescription(metav1beta1.PartialObjectMetadataList{}.SwaggerDoc()["metadata"])).
+		SetProperty("metadata", d.described("ListMeta", metav1beta1.PartialObjectMetadataList{}.SwaggerDoc()["metadata"])).
 		SetProperty("apiVersion", *spec.StringProperty().WithDescription(apiVersionText)).
 		SetProperty("kind", *spec.StringProperty().WithDescription(kindText))
 	out.AddExtension(kindExtension, []any{map[string]any{"group": crd.Spec.Group, "version": v.Name, "kind": names.ListKind}})
