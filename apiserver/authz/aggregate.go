@@ -97,7 +97,30 @@ func (g *Aggregation) sync(ctx context.Context, name string) error {
 	if equality.Semantic.DeepEqual(rules, role.Rules) {
 		return nil
 	}
-	role = role.DeepCopy()
+	return g.write(ctx, name)
+}
+
+// write decides on what is stored: the lister may have the role before what it is made of, and rules must not go for that.
+func (g *Aggregation) write(ctx context.Context, name string) error {
+	list, err := g.client.RbacV1().ClusterRoles().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	var role *rbacv1.ClusterRole
+	others := make([]*rbacv1.ClusterRole, 0, len(list.Items))
+	for i := range list.Items {
+		others = append(others, &list.Items[i])
+		if list.Items[i].Name == name {
+			role = &list.Items[i]
+		}
+	}
+	if role == nil || role.AggregationRule == nil {
+		return nil
+	}
+	rules, err := aggregateRules(role, others)
+	if err != nil || equality.Semantic.DeepEqual(rules, role.Rules) {
+		return err
+	}
 	role.Rules = rules
 	_, err = g.client.RbacV1().ClusterRoles().Update(ctx, role, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {

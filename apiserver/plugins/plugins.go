@@ -84,7 +84,7 @@ func build(config Config, client kubernetes.Interface, dynamic dynamic.Interface
 	who := serviceaccount.NewReviews([]string{accounts.Issuer}, tokens...)
 	aggregation := authz.NewAggregation(client, factory, config.Logger)
 	reviews := authz.NewReviews(authorizer, rbac)
-	synced := make(chan struct{})
+	synced, ensured := make(chan struct{}), make(chan struct{})
 	return &apiserver.Plugins{
 		Authenticator: authn.New(authn.Config{
 			ClientCAs: config.ClientCAs,
@@ -104,8 +104,14 @@ func build(config Config, client kubernetes.Interface, dynamic dynamic.Interface
 				return reviews.LocalSubjectAccess(ctx, r.Namespace, r)
 			}),
 		},
-		Bootstrap: func(ctx context.Context) error { return authz.EnsurePolicy(ctx, client, authz.DefaultPolicy()) },
-		Synced:    synced,
+		Bootstrap: func(ctx context.Context) error {
+			err := authz.EnsurePolicy(ctx, client, authz.DefaultPolicy())
+			if err == nil { // it is not called again
+				close(ensured)
+			}
+			return err
+		},
+		Synced: synced,
 		Run: func(ctx context.Context) error {
 			defer admit.End()
 			factory.Start(ctx.Done())
@@ -115,6 +121,11 @@ func build(config Config, client kubernetes.Interface, dynamic dynamic.Interface
 				}
 			}
 			close(synced)
+			// Half of the default roles do not add up to what admin, edit and view have.
+			select {
+			case <-ensured:
+			case <-ctx.Done():
+			}
 			err := aggregation.Run(ctx)
 			if config.Informers == nil {
 				factory.Shutdown()
