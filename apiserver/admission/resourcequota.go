@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -25,6 +26,8 @@ import (
 const (
 	// quotaTries is how often a charge is tried when other servers charge the same quotas at the same time.
 	quotaTries = 20
+	// countTime is how long after an object was stored a count may still be on its way that lacks it.
+	countTime = 300 * time.Millisecond
 	// quotaPatience bounds one round of charges; upstream's time.
 	quotaPatience = 10 * time.Second
 )
@@ -44,6 +47,20 @@ type resourceQuota struct {
 	rounds map[string][]*charge
 	// written are quotas as this server wrote them last, until the lister has caught up.
 	written map[string]*corev1.ResourceQuota
+	// underway are the charged requests that are not done yet, or just are.
+	underway map[flow]*underway
+}
+
+// flow is what is charged together: objects of a resource in a namespace.
+type flow struct {
+	namespace string
+	resource  schema.GroupResource
+}
+
+// underway are the charged requests of a flow on their way to the store.
+type underway struct {
+	n    int
+	last time.Time // when one of them was done
 }
 
 // charge is one request on its way through a round.
@@ -51,6 +68,7 @@ type charge struct {
 	a       admission.Attributes
 	request quota.Request
 	err     error
+	charged bool // some quota was written for it
 	done    chan struct{}
 }
 
@@ -59,13 +77,16 @@ var _ admission.ValidationInterface = (*resourceQuota)(nil)
 func newResourceQuota(client kubernetes.Interface, factory informers.SharedInformerFactory) *resourceQuota {
 	return &resourceQuota{
 		client: client, quotas: factory.Core().V1().ResourceQuotas().Lister(),
-		rounds: map[string][]*charge{}, written: map[string]*corev1.ResourceQuota{},
+		rounds: map[string][]*charge{}, written: map[string]*corev1.ResourceQuota{}, underway: map[flow]*underway{},
 	}
 }
 
 func (*resourceQuota) Handles(op admission.Operation) bool { return writes(op) }
 
 func (r *resourceQuota) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if q, ok := a.GetObject().(*corev1.ResourceQuota); ok && a.GetSubresource() == "status" {
+		return r.lower(a, q)
+	}
 	if a.GetNamespace() == "" || !charged(a) {
 		return nil
 	}
@@ -82,13 +103,68 @@ func (r *resourceQuota) Validate(ctx context.Context, a admission.Attributes, _ 
 	if len(quotas) == 0 {
 		return nil
 	}
+	end := r.begin(flow{a.GetNamespace(), c.request.Resource})
 	r.enter(context.WithoutCancel(ctx), c)
 	select {
 	case <-c.done:
+		if !c.charged {
+			end(false)
+			return c.err
+		}
+		context.AfterFunc(ctx, func() { end(true) }) // it ends with the request
 		return c.err
 	case <-ctx.Done():
+		end(true)
 		return ctx.Err()
 	}
+}
+
+// begin counts a request as under way until end is called, which says whether it was charged.
+func (r *resourceQuota) begin(f flow) (end func(charged bool)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	on := r.underway[f]
+	if on == nil {
+		on = &underway{}
+		r.underway[f] = on
+	}
+	on.n++
+	return func(charged bool) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		on.n--
+		if charged {
+			on.last = time.Now()
+		}
+	}
+}
+
+// lower refuses to take back a charge while objects it was made for are on their way: who has counted did not see them. It
+// is asked again a moment later.
+func (r *resourceQuota) lower(a admission.Attributes, q *corev1.ResourceQuota) error {
+	old, ok := a.GetOldObject().(*corev1.ResourceQuota)
+	if !ok {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, before := range old.Status.Used {
+		after, kept := q.Status.Used[name]
+		gr, counted := quota.Resource(name)
+		if !kept || !counted || after.Cmp(before) >= 0 {
+			continue
+		}
+		f := flow{q.Namespace, gr}
+		on := r.underway[f]
+		switch {
+		case on == nil:
+		case on.n == 0 && time.Since(on.last) > countTime:
+			delete(r.underway, f)
+		default:
+			return apierrors.NewConflict(a.GetResource().GroupResource(), q.Name, fmt.Errorf("%s that were charged are on their way", gr))
+		}
+	}
+	return nil
 }
 
 // charged says whether a write can use more of a quota: any create, and updates of what counts for more than its number.
@@ -148,7 +224,7 @@ func (r *resourceQuota) run(ctx context.Context, namespace string) {
 func (r *resourceQuota) charge(ctx context.Context, namespace string, round []*charge) {
 	ctx, cancel := context.WithTimeout(ctx, quotaPatience)
 	defer cancel()
-	quotas, err := r.current(namespace)
+	quotas, err := r.current(ctx, namespace)
 	for try := 0; err == nil && len(quotas) > 0; try++ {
 		if try == quotaTries {
 			err = errors.New("too many others change the quotas of this namespace")
@@ -186,9 +262,13 @@ func (c *charge) decide(quotas []*corev1.ResourceQuota, next []corev1.ResourceLi
 		}
 		after[i] = used
 	}
-	if !c.a.IsDryRun() {
-		copy(next, after)
+	if c.a.IsDryRun() {
+		return nil
 	}
+	for i := range after {
+		c.charged = c.charged || !quota.Equal(next[i], after[i])
+	}
+	copy(next, after)
 	return nil
 }
 
@@ -226,14 +306,33 @@ func (r *resourceQuota) remember(q *corev1.ResourceQuota) {
 	r.written[quotaKey(q)] = q
 }
 
-// current are the namespace's quotas in the order of their names, as new as this server knows them.
-func (r *resourceQuota) current(namespace string) ([]*corev1.ResourceQuota, error) {
+// current are the namespace's quotas in the order of their names, as new as this server knows them. One that seems not to be
+// counted yet is read anew: with no count to go by it would let everything in, and the lister may only be late.
+func (r *resourceQuota) current(ctx context.Context, namespace string) ([]*corev1.ResourceQuota, error) {
 	listed, err := r.quotas.ResourceQuotas(namespace).List(labels.Everything())
 	if err != nil {
 		return nil, err
 	}
-	quotas := slices.Clone(listed)
+	quotas := make([]*corev1.ResourceQuota, 0, len(listed))
+	for _, q := range r.newest(namespace, listed) {
+		if !quota.Equal(q.Spec.Hard, q.Status.Hard) {
+			q, err = r.client.CoreV1().ResourceQuotas(namespace).Get(ctx, q.Name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		quotas = append(quotas, q)
+	}
 	slices.SortFunc(quotas, func(a, b *corev1.ResourceQuota) int { return strings.Compare(a.Name, b.Name) })
+	return quotas, nil
+}
+
+// newest replaces what the lister has by what this server has written since.
+func (r *resourceQuota) newest(namespace string, listed []*corev1.ResourceQuota) []*corev1.ResourceQuota {
+	quotas := slices.Clone(listed)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := make(map[string]bool, len(quotas))
@@ -251,7 +350,7 @@ func (r *resourceQuota) current(namespace string) ([]*corev1.ResourceQuota, erro
 			delete(r.written, key)
 		}
 	}
-	return quotas, nil
+	return quotas
 }
 
 // newer compares versions; both are from the same store, where they are numbers that grow.

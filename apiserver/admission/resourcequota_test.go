@@ -1,11 +1,13 @@
 package admission
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
 	"github.com/mini-k8s/mini/controller/controllertest"
@@ -151,5 +154,45 @@ func TestWhatIsCharged(t *testing.T) {
 				t.Errorf("charged is %v", got)
 			}
 		})
+	}
+}
+
+// TestListerIsLate: a quota that has been counted holds, also for a server that has not heard of the count.
+func TestListerIsLate(t *testing.T) {
+	late := quotaOf("q", "secrets=1", "secrets=0")
+	late.Status = corev1.ResourceQuotaStatus{}
+	w, servers := quotaServers(t, 1, late)
+	counted := quotaOf("q", "secrets=1", "secrets=1")
+	w.Client.PrependReactor("get", "resourcequotas", func(clienttesting.Action) (bool, runtime.Object, error) { return true, counted, nil })
+	if err := servers[0].Validate(t.Context(), secretOf(1), nil); !apierrors.IsForbidden(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestNothingIsTakenBackTooSoon: who counts cannot lower a charge whose object may not be stored yet.
+func TestNothingIsTakenBackTooSoon(t *testing.T) {
+	_, servers := quotaServers(t, 1, quotaOf("q", "secrets=2 pods=2", "secrets=0 pods=2"))
+	s := servers[0]
+	lower := func(used string) error {
+		return s.Validate(t.Context(), write{
+			resource: corev1.SchemeGroupVersion.WithResource("resourcequotas"), sub: "status", namespace: "ns", name: "q", op: admission.Update,
+			old: quotaOf("q", "secrets=2 pods=2", "secrets=1 pods=2"), obj: quotaOf("q", "secrets=2 pods=2", used),
+		}.attributes(), nil)
+	}
+	ctx, done := context.WithCancel(t.Context())
+	if err := s.Validate(ctx, secretOf(1), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := lower("secrets=0 pods=2"); !apierrors.IsConflict(err) {
+		t.Errorf("got %v while the request is under way", err)
+	}
+	if err := lower("secrets=1 pods=1"); err != nil {
+		t.Errorf("others are not held up: %v", err)
+	}
+	done()
+	for end := time.Now().Add(time.Minute); lower("secrets=0 pods=2") != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("refused a minute after the request")
+		}
 	}
 }

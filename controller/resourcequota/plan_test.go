@@ -43,7 +43,7 @@ func TestPlan(t *testing.T) {
 				Spec:   corev1.ResourceQuotaSpec{Hard: amounts(c.spec)},
 				Status: corev1.ResourceQuotaStatus{Hard: amounts(c.hard), Used: amounts(c.used)},
 			}
-			next, again := plan(q, amounts(c.counted), c.settled)
+			next, again := plan(q, amounts(c.counted), func(corev1.ResourceName) bool { return c.settled })
 			if again != c.again {
 				t.Errorf("again is %v", again)
 			}
@@ -73,11 +73,12 @@ func TestPlanConverges(t *testing.T) {
 		}
 		counted := list(t, "counted")
 		settled := rapid.Bool().Draw(t, "settled")
-		next, again := plan(q, counted, settled)
+		of := func(corev1.ResourceName) bool { return settled }
+		next, again := plan(q, counted, of)
 		if next != nil {
 			q.Status = *next
 		}
-		if more, _ := plan(q, counted, settled); more != nil {
+		if more, _ := plan(q, counted, of); more != nil {
 			t.Fatalf("a second look writes %v", more)
 		}
 		if again == quota.Equal(q.Status.Used, counted) {

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,7 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/mini-k8s/mini/controller/feed"
-	"github.com/mini-k8s/mini/controller/resource"
+	apiresource "github.com/mini-k8s/mini/controller/resource"
 	"github.com/mini-k8s/mini/controller/work"
 	"github.com/mini-k8s/mini/internal/quota"
 )
@@ -51,13 +52,13 @@ type Controller struct {
 	queue    *work.Queue[cache.ObjectName]
 
 	mu        sync.Mutex
-	seen      map[cache.ObjectName]sighting
+	seen      map[cache.ObjectName]map[corev1.ResourceName]sighting
 	resources map[schema.GroupResource]schema.GroupVersionResource
 }
 
-// sighting is a version of a quota, and since when it is known.
+// sighting is a charge, and since when it is known.
 type sighting struct {
-	version string
+	charged resource.Quantity
 	since   time.Time
 }
 
@@ -69,7 +70,7 @@ func New(cfg Config) (*Controller, error) {
 	core := cfg.Informers.Core().V1()
 	c := &Controller{
 		cfg: cfg, quotas: core.ResourceQuotas().Lister(), pods: core.Pods().Lister(), services: core.Services().Lister(),
-		seen: map[cache.ObjectName]sighting{},
+		seen: map[cache.ObjectName]map[corev1.ResourceName]sighting{},
 	}
 	c.queue = work.NewQueue(work.Config[cache.ObjectName]{Name: "resourcequota", Sync: c.sync, Workers: 4, Logger: cfg.Logger})
 	c.sources = []feed.Source{
@@ -146,7 +147,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
 	if err != nil {
 		return err
 	}
-	settled := c.settled(key, q.ResourceVersion)
+	settled := c.settled(key, q.Status.Used)
 	counted, err := c.count(ctx, q)
 	if err != nil {
 		return fmt.Errorf("count what quota %s is about: %w", key, err)
@@ -161,22 +162,35 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
 	changed := q.DeepCopy()
 	changed.Status = *next
 	_, err = c.cfg.Client.CoreV1().ResourceQuotas(q.Namespace).UpdateStatus(ctx, changed, metav1.UpdateOptions{})
-	if apierrors.IsNotFound(err) {
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case apierrors.IsConflict(err): // charged meanwhile, or about to be stored
+		c.queue.AddAfter(key, settle/2)
 		return nil
 	}
 	return err
 }
 
-// settled says whether this version of the quota has been the newest for long enough, as far as it is known here.
-func (c *Controller) settled(key cache.ObjectName, version string) bool {
+// settled says of each name whether its charge has been the same for long enough, as far as it is known here.
+func (c *Controller) settled(key cache.ObjectName, used corev1.ResourceList) func(corev1.ResourceName) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if s := c.seen[key]; s.version == version {
-		return now.Sub(s.since) >= settle
+	before := c.seen[key]
+	seen := make(map[corev1.ResourceName]sighting, len(used))
+	for name, charged := range used {
+		s, known := before[name]
+		if !known || s.charged.Cmp(charged) != 0 {
+			s = sighting{charged, now}
+		}
+		seen[name] = s
 	}
-	c.seen[key] = sighting{version, now}
-	return false
+	c.seen[key] = seen
+	return func(name corev1.ResourceName) bool {
+		s, known := seen[name]
+		return known && now.Sub(s.since) >= settle
+	}
 }
 
 func (c *Controller) forget(key cache.ObjectName) {
@@ -280,7 +294,7 @@ func (c *Controller) find(gr schema.GroupResource) (schema.GroupVersionResource,
 	if ok {
 		return gvr, true, nil
 	}
-	all, err := resource.List(c.cfg.Client.Discovery())
+	all, err := apiresource.List(c.cfg.Client.Discovery())
 	found := make(map[schema.GroupResource]schema.GroupVersionResource, len(all))
 	for _, r := range all {
 		if r.Namespaced && r.Can("list") {
