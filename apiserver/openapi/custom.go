@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -242,8 +241,7 @@ func protoV3(c content) ([]byte, error) {
 
 // document puts a document of custom resources together from its compressed pieces; nil if path is none. The embedded
 // pieces are read from files.
-func (c *custom) document(files fs.FS, index *Index, path, encoding string) ([][]byte, error) {
-	read := func(path string) ([]byte, error) { return fs.ReadFile(files, File(path, encoding)) }
+func (c *custom) document(files *documents, index *Index, path, encoding string) ([][]byte, error) {
 	document, isV3 := strings.CutPrefix(path, "v3/")
 	parts := c.all
 	if isV3 {
@@ -253,7 +251,7 @@ func (c *custom) document(files fs.FS, index *Index, path, encoding string) ([][
 	if isV3 {
 		base = CustomFile
 	}
-	first, err := read(base)
+	first, err := files.read(base, encoding)
 	if err != nil {
 		return nil, err
 	}

@@ -36,9 +36,9 @@ const CustomFile = "custom"
 // IndexFile is the name of the file that holds the Index.
 const IndexFile = "index.json"
 
-// File is the name of a document's file: path is "v2" or "v3/apis/apps/v1", encoding "json" or "pb".
-func File(path, encoding string) string {
-	return strings.ReplaceAll(path, "/", "_") + "." + encoding + ".gz"
+// File is the name of a document's file: path is "v2" or "v3/apis/apps/v1".
+func File(path string) string {
+	return strings.ReplaceAll(path, "/", "_") + ".json.gz"
 }
 
 const (
@@ -52,7 +52,7 @@ const (
 
 // Handler answers below /openapi/.
 type Handler struct {
-	files fs.FS
+	files documents
 	index Index
 	err   error // why there are no documents
 
@@ -70,7 +70,7 @@ func NewHandler() *Handler {
 }
 
 func newHandler(files fs.FS) *Handler {
-	h := &Handler{files: files, custom: &custom{}}
+	h := &Handler{files: documents{files: files}, custom: &custom{}}
 	data, err := fs.ReadFile(files, IndexFile)
 	if err == nil {
 		err = json.Unmarshal(data, &h.index)
@@ -167,7 +167,7 @@ func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, custom *
 	}
 	var body io.Reader
 	if custom != nil && len(custom.all) > 0 {
-		pieces, err := custom.document(h.files, &h.index, path, encoding)
+		pieces, err := custom.document(&h.files, &h.index, path, encoding)
 		if err != nil {
 			writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "the OpenAPI document of custom resources cannot be made: "+err.Error())
 			return
@@ -178,13 +178,12 @@ func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, custom *
 		}
 		body = io.MultiReader(readers...)
 	} else {
-		file, err := h.files.Open(File(path, encoding))
+		file, err := h.files.read(path, encoding)
 		if err != nil {
-			writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "an OpenAPI document is missing from this binary: "+err.Error())
+			writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, "an OpenAPI document of this binary cannot be served: "+err.Error())
 			return
 		}
-		defer file.Close()
-		body = file
+		body = bytes.NewReader(file)
 	}
 	var err error
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {

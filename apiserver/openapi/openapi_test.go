@@ -19,14 +19,17 @@ func packed(text string) *fstest.MapFile {
 	return &fstest.MapFile{Data: b.Bytes()}
 }
 
+const (
+	v2JSON = `{"swagger":"2.0","info":{"title":"two","version":""},"paths":{}}`
+	v3JSON = `{"openapi":"3.0.0","info":{"title":"three","version":""},"paths":{}}`
+)
+
 func testHandler() *Handler {
 	return newHandler(fstest.MapFS{
-		IndexFile:                       {Data: []byte(`{"v2":"AA","v3":{"api/v1":"BB","apis/apps/v1":"CC"}}`)},
-		File("v2", "json"):              packed(`{"swagger":"2.0"}`),
-		File("v2", "pb"):                packed("two"),
-		File("v3/api/v1", "json"):       packed(`{"openapi":"3.0.0"}`),
-		File("v3/api/v1", "pb"):         packed("three"),
-		File("v3/apis/apps/v1", "json"): packed(`{}`),
+		IndexFile:               {Data: []byte(`{"v2":"AA","v3":{"api/v1":"BB","apis/apps/v1":"CC"}}`)},
+		File("v2"):              packed(v2JSON),
+		File("v3/api/v1"):       packed(v3JSON),
+		File("v3/apis/apps/v1"): packed(`{}`),
 	})
 }
 
@@ -47,14 +50,14 @@ func TestServe(t *testing.T) {
 		code              int
 		contentType, body string
 	}{
-		{"v2_json", "/openapi/v2", "", 200, jsonType, `{"swagger":"2.0"}`},
-		{"v2_client_go", "/openapi/v2", v2ProtoOld, 200, v2Proto, "two"},
-		{"v2_prefers_first", "/openapi/v2", v2Proto + "," + jsonType, 200, v2Proto, "two"},
+		{"v2_json", "/openapi/v2", "", 200, jsonType, v2JSON},
+		{"v2_client_go", "/openapi/v2", v2ProtoOld, 200, v2Proto, "\n\x032.0\x12\x05\n\x03two"},
+		{"v2_prefers_first", "/openapi/v2", v2Proto + "," + jsonType, 200, v2Proto, "\n\x032.0\x12\x05\n\x03two"},
 		{"v2_unknown_type", "/openapi/v2", "text/html", 406, jsonType, ""},
 		{"index", "/openapi/v3", "application/json", 200, jsonType, `"api/v1":{"serverRelativeURL":"/openapi/v3/api/v1?hash=BB"}`},
-		{"v3_json", "/openapi/v3/api/v1", "application/json", 200, jsonType, `{"openapi":"3.0.0"}`},
-		{"v3_any", "/openapi/v3/api/v1", "*/*", 200, jsonType, `{"openapi":"3.0.0"}`},
-		{"v3_proto", "/openapi/v3/api/v1?hash=BB", v3ProtoOld, 200, v3Proto, "three"},
+		{"v3_json", "/openapi/v3/api/v1", "application/json", 200, jsonType, v3JSON},
+		{"v3_any", "/openapi/v3/api/v1", "*/*", 200, jsonType, v3JSON},
+		{"v3_proto", "/openapi/v3/api/v1?hash=BB", v3ProtoOld, 200, v3Proto, "\n\x053.0.0\x12\x07\n\x05three"},
 		{"v3_unknown", "/openapi/v3/apis/nope/v1", "", 404, jsonType, `"reason":"NotFound"`},
 		{"v1", "/openapi/v1", "", 404, jsonType, ""},
 	} {
@@ -76,7 +79,7 @@ func TestCompressed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if body, err := io.ReadAll(z); err != nil || string(body) != `{"swagger":"2.0"}` {
+	if body, err := io.ReadAll(z); err != nil || string(body) != v2JSON {
 		t.Errorf("%s %v", body, err)
 	}
 }

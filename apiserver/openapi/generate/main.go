@@ -1,11 +1,9 @@
 // Generate makes the OpenAPI documents that package openapi embeds: one of version 2, one of version 3 for each group
-// version, each as JSON and protobuf, compressed. It reads the sources of the API types in the module cache for
+// version, as compressed JSON. It reads the sources of the API types in the module cache for
 // descriptions, list types and map keys, and the rows of package builtin for kinds, paths and verbs.
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha512"
 	"encoding/hex"
@@ -20,9 +18,6 @@ import (
 	"strconv"
 	"strings"
 
-	openapiv2 "github.com/google/gnostic-models/openapiv2"
-	openapiv3 "github.com/google/gnostic-models/openapiv3"
-	"google.golang.org/protobuf/proto"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -72,14 +67,14 @@ func run(out string) error {
 	}
 	index := openapi.Index{V3: map[string]string{}}
 	document := render.V2(groups, definitions)
-	if index.V2, err = write(out, "v2", document, protoV2); err != nil {
+	if index.V2, err = write(out, "v2", document); err != nil {
 		return err
 	}
 	if index.V2Ends, err = writePieces(out, "v2", document, "definitions"); err != nil {
 		return err
 	}
 	custom := render.V3Document(map[string]any{}, render.V3Schemas(definitions, customModels(definitions)...))
-	if _, err = write(out, openapi.CustomFile, custom, protoV3); err != nil {
+	if _, err = write(out, openapi.CustomFile, custom); err != nil {
 		return err
 	}
 	if index.CustomEnds, err = writePieces(out, openapi.CustomFile, custom, "components", "schemas"); err != nil {
@@ -87,7 +82,7 @@ func run(out string) error {
 	}
 	for gv, paths := range groups {
 		path := strings.TrimPrefix(render.Base(gv), "/")
-		if index.V3[path], err = write(out, "v3/"+path, render.V3(gv, paths, definitions), protoV3); err != nil {
+		if index.V3[path], err = write(out, "v3/"+path, render.V3(gv, paths, definitions)); err != nil {
 			return err
 		}
 	}
@@ -223,50 +218,21 @@ func writePieces(dir, path string, document map[string]any, place ...string) (en
 	if err := json.Unmarshal([]byte(first+middle+last), &back); err != nil {
 		return ends, fmt.Errorf("%s in pieces: %w", path, err)
 	}
-	return ends, os.WriteFile(filepath.Join(dir, openapi.File(path, "json")), whole, 0o644)
+	return ends, os.WriteFile(filepath.Join(dir, openapi.File(path)), whole, 0o644)
 }
 
-func protoV2(data []byte) ([]byte, error) {
-	document, err := openapiv2.ParseDocument(data)
-	if err != nil {
-		return nil, err
-	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(document)
-}
-
-func protoV3(data []byte) ([]byte, error) {
-	document, err := openapiv3.ParseDocument(data)
-	if err != nil {
-		return nil, err
-	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(document)
-}
-
-// write stores a document in both encodings and returns the hash of its content.
-func write(dir, path string, document map[string]any, encode func([]byte) ([]byte, error)) (string, error) {
+// write stores a document and returns the hash of its content.
+func write(dir, path string, document map[string]any) (string, error) {
 	data, err := json.Marshal(document)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
-	binary, err := encode(data)
+	packed, err := openapi.Compress(data)
 	if err != nil {
-		return "", fmt.Errorf("%s as protobuf: %w", path, err)
+		return "", err
 	}
-	for encoding, content := range map[string][]byte{"json": data, "pb": binary} {
-		var b bytes.Buffer
-		z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-		if err != nil {
-			return "", err
-		}
-		if _, err := z.Write(content); err != nil {
-			return "", err
-		}
-		if err := z.Close(); err != nil {
-			return "", err
-		}
-		if err := os.WriteFile(filepath.Join(dir, openapi.File(path, encoding)), b.Bytes(), 0o644); err != nil {
-			return "", err
-		}
+	if err := os.WriteFile(filepath.Join(dir, openapi.File(path)), packed, 0o644); err != nil {
+		return "", err
 	}
 	sum := sha512.Sum512(data)
 	return strings.ToUpper(hex.EncodeToString(sum[:])), nil

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	openapiv2 "github.com/google/gnostic-models/openapiv2"
+	openapiv3 "github.com/google/gnostic-models/openapiv3"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/applyconfiguration"
@@ -42,7 +44,7 @@ func documents(t *testing.T) (map[schema.GroupVersion]*spec3.OpenAPI, map[string
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := protoV3(data); err != nil {
+		if _, err := openapiv3.ParseDocument(data); err != nil {
 			t.Errorf("%v as protobuf: %v", gv, err)
 		}
 		doc := &spec3.OpenAPI{}
@@ -56,7 +58,7 @@ func documents(t *testing.T) (map[schema.GroupVersion]*spec3.OpenAPI, map[string
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := protoV2(data); err != nil {
+	if _, err := openapiv2.ParseDocument(data); err != nil {
 		t.Errorf("v2 as protobuf: %v", err)
 	}
 	var back map[string]any
