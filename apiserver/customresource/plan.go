@@ -3,6 +3,7 @@ package customresource
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,16 +27,34 @@ func plan(all []*apiextensionsv1.CustomResourceDefinition, now metav1.Time) map[
 		slices.SortFunc(group, func(a, b *apiextensionsv1.CustomResourceDefinition) int {
 			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 		})
-		taken := map[string]apiextensionsv1.CustomResourceDefinitionNames{}
+		maps.Copy(out, planGroup(group, now))
+	}
+	return out
+}
+
+// planGroup goes on as long as one definition gives up names that another has been waiting for.
+func planGroup(group []*apiextensionsv1.CustomResourceDefinition, now metav1.Time) map[string]apiextensionsv1.CustomResourceDefinitionStatus {
+	out := map[string]apiextensionsv1.CustomResourceDefinitionStatus{}
+	taken := map[string]apiextensionsv1.CustomResourceDefinitionNames{}
+	for _, crd := range group {
+		taken[crd.Name] = crd.Status.AcceptedNames
+	}
+	for range group {
+		changed := false
 		for _, crd := range group {
-			taken[crd.Name] = crd.Status.AcceptedNames
-		}
-		for _, crd := range group {
+			if status, ok := out[crd.Name]; ok {
+				next := *crd
+				next.Status = status
+				crd = &next
+			}
 			status := planStatus(crd, taken, now)
 			taken[crd.Name] = status.AcceptedNames
 			if !reflect.DeepEqual(status, crd.Status) {
-				out[crd.Name] = status
+				out[crd.Name], changed = status, true
 			}
+		}
+		if !changed {
+			break
 		}
 	}
 	return out
@@ -90,7 +109,10 @@ func normal(n apiextensionsv1.CustomResourceDefinitionNames) apiextensionsv1.Cus
 // acceptNames takes each name the definition asks for, unless another one has it.
 func acceptNames(crd *apiextensionsv1.CustomResourceDefinition, taken map[string]apiextensionsv1.CustomResourceDefinitionNames) (apiextensionsv1.CustomResourceDefinitionNames, apiextensionsv1.CustomResourceDefinitionCondition) {
 	resources, kinds := map[string]bool{}, map[string]bool{}
-	for _, n := range taken {
+	for owner, n := range taken {
+		if owner == crd.Name {
+			continue // one's own names are no conflict
+		}
 		for _, name := range append([]string{n.Plural, n.Singular}, n.ShortNames...) {
 			resources[name] = true
 		}
