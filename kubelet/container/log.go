@@ -23,7 +23,8 @@ import (
 // logSocketPrefix begins the names of the log writers' sockets among those of the shims, which are plain hashes.
 const logSocketPrefix = "log-"
 
-// How long to wait for a log writer: to finish a container's last lines, and to answer.
+// How long to wait for a log writer: until pipes are closed that something else than the container may hold too, and for an
+// answer, which it gives at once where the machine lets it.
 const (
 	logDrainTime  = 500 * time.Millisecond
 	logAnswerTime = 5 * time.Second
@@ -102,15 +103,18 @@ func (r *Containerd) startLogger(c *container, stdout, stderr string) error {
 // the pipes at the end and the writer goes away. Else the shim holds the pipe's other end until the task is deleted, and
 // the writer is asked to take what is in it.
 func (r *Containerd) awaitLog(c *container) {
-	conn, err := net.DialTimeout("unix", r.logSocket(c.id), logDrainTime)
+	conn, err := net.DialTimeout("unix", r.logSocket(c.id), logAnswerTime)
 	if err != nil {
 		return // it is gone
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(logDrainTime))
 	if c.rec.Stdin || c.rec.TTY {
+		conn.SetDeadline(time.Now().Add(logDrainTime))
 		io.Copy(io.Discard, conn)
-	} else if _, err := conn.Write([]byte("D")); err == nil {
+		return
+	}
+	conn.SetDeadline(time.Now().Add(logAnswerTime))
+	if _, err := conn.Write([]byte("D")); err == nil {
 		io.ReadFull(conn, []byte{0})
 	}
 }
