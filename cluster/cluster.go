@@ -331,7 +331,8 @@ func (n *Node) Running() bool {
 	return err == nil && ticks == n.StartTicks
 }
 
-// startTicks reads when a process started, in clock ticks since boot (proc(5), field 22 of stat). A zombie counts as gone.
+// startTicks reads when a process started, in clock ticks since boot (proc(5), field 22 of stat). A zombie counts as gone,
+// and so does a process that is just being reaped.
 func startTicks(pid int) (uint64, error) {
 	if pid <= 0 {
 		return 0, syscall.ESRCH
@@ -342,7 +343,7 @@ func startTicks(pid int) (uint64, error) {
 	}
 	_, rest, ok := strings.Cut(string(b), ") ")
 	f := strings.Fields(rest)
-	if !ok || len(f) < 20 || f[0] == "Z" {
+	if !ok || len(f) < 20 || f[0] == "Z" || f[0] == "X" {
 		return 0, syscall.ESRCH
 	}
 	return strconv.ParseUint(f[19], 10, 64)
