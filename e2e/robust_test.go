@@ -177,9 +177,11 @@ spec:
   - {name: server, image: "docker.io/mini/e2e:1", ports: [{containerPort: 8080, hostPort: 8765}]}
   volumes: [{name: mem, emptyDir: {medium: Memory}}]`)
 	c.Kubectl("wait", "--for=condition=Ready", "pod/ported", "--timeout=30s")
-	if _, err := c.Get("server", "http://"+c.Nodes[0].IP.String()+":8765"); err != nil {
-		t.Errorf("hostPort: %v", err)
-	}
+	// Without a readiness probe the pod is Ready when its program has started, not when it listens.
+	c.Eventually(20*time.Second, func() error {
+		_, err := c.Get("server", "http://"+c.Nodes[0].IP.String()+":8765")
+		return err
+	})
 	c.Kubectl("delete", "deployment/web", "service/web", "pod/ported", "--timeout=60s")
 	c.Kubectl("wait", "--for=delete", "pod", "-l", "app=web", "--timeout=60s")
 	c.Eventually(20*time.Second, func() error {
