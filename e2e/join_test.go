@@ -126,9 +126,11 @@ spec:
 	})
 	c.Kubectl("delete", "pod", "first", "--timeout=60s")
 	c.Kubectl("wait", "--for=condition=Ready", "pod/second", "--timeout=60s")
-	if _, err := c.Get("server", "http://"+c.Nodes[0].IP.String()+":8123"); err != nil {
-		t.Errorf("the hostPort that became free: %v", err)
-	}
+	// Ready is when the program has started: it may not listen yet.
+	c.Eventually(20*time.Second, func() error {
+		_, err := c.Get("server", "http://"+c.Nodes[0].IP.String()+":8123")
+		return err
+	})
 }
 
 // program is a mini that runs in a node's network while a test goes on.
