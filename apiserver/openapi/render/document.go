@@ -64,20 +64,25 @@ func V3Schemas(definitions map[string]Node, roots ...string) map[string]any {
 
 // V3Paths are paths as version 3 has them, and the models they name.
 func V3Paths(gv schema.GroupVersion, paths []Item) (items map[string]any, models []string) {
+	return pathItems(paths, param.v3, func(o *operation) map[string]any { return o.v3(gv) })
+}
+
+// pathItems describes each path by its parameters and operations as one version of OpenAPI has them.
+func pathItems(paths []Item, parameter func(param, string) map[string]any, describe func(*operation) map[string]any) (items map[string]any, models []string) {
 	items = map[string]any{}
 	roots := map[string]bool{}
 	for _, p := range paths {
 		item := map[string]any{}
 		var params []any
 		for _, param := range p.params {
-			params = append(params, param.v3(p.path))
+			params = append(params, parameter(param, p.path))
 		}
 		if len(params) > 0 {
 			item["parameters"] = params
 		}
 		for i := range p.ops {
 			op := &p.ops[i]
-			item[op.method] = op.v3(gv)
+			item[op.method] = describe(op)
 			roots[op.body], roots[op.result] = true, true
 		}
 		items[p.path] = item
@@ -204,25 +209,7 @@ func V2(groups map[schema.GroupVersion][]Item, definitions map[string]Node) map[
 
 // V2Paths are paths as version 2 has them, and the models they name.
 func V2Paths(gv schema.GroupVersion, paths []Item) (items map[string]any, models []string) {
-	items = map[string]any{}
-	roots := map[string]bool{}
-	for _, p := range paths {
-		item := map[string]any{}
-		var params []any
-		for _, param := range p.params {
-			params = append(params, param.v2(p.path))
-		}
-		if len(params) > 0 {
-			item["parameters"] = params
-		}
-		for i := range p.ops {
-			op := &p.ops[i]
-			item[op.method] = op.v2(gv)
-			roots[op.body], roots[op.result] = true, true
-		}
-		items[p.path] = item
-	}
-	return items, slices.Collect(maps.Keys(roots))
+	return pathItems(paths, param.v2, func(o *operation) map[string]any { return o.v2(gv) })
 }
 
 func (p param) v2(path string) map[string]any {
