@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -247,11 +248,13 @@ func TestDropsWhatIsHalfMade(t *testing.T) {
 	if err := n.updateSandbox(ctx, s); err != nil {
 		t.Fatal(err)
 	}
-	// One that only has its record, a namespace and shared memory nobody knows of, a container without a sandbox.
+	// One that only has its record; a namespace, shared memory and a shim's socket nobody knows of; a container without a
+	// sandbox.
 	if err := n.storeSandbox(ctx, newSandbox(newID(), podLabels(PodRef{"default", "bare", "1"}, kindSandbox), time.Now(), sandboxRecord{})); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(netns.Create(n.netnsPath("stray")), mountShm(n.shmPath("stray"))); err != nil {
+	socket := n.shimSocket("stray")
+	if err := errors.Join(netns.Create(n.netnsPath("stray")), mountShm(n.shmPath("stray")), os.WriteFile(socket, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	spec, _ := typeurl.MarshalAny(&specs.Spec{})
@@ -264,6 +267,9 @@ func TestDropsWhatIsHalfMade(t *testing.T) {
 	}
 	n.stop()
 	n.start()
+	if _, err := os.Stat(socket); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a stray socket stays: %v", err)
+	}
 	sandboxes, list, err := n.List(t.Context())
 	if err != nil || len(sandboxes) != 1 || sandboxes[0].ID != whole.ID || sandboxes[0].State != Running {
 		t.Errorf("sandboxes %+v, %v", sandboxes, err)

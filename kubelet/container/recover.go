@@ -5,6 +5,7 @@ package container
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +33,7 @@ type leftovers struct {
 //	no task, record says it ended          stays
 //	no task, record says it was started    ended while nobody looked: by the shim's note, else 255
 //	no task, never started                 stays, to be started
-//	netns, shared memory, log writers      taken away when nothing above owns them
+//	netns, shared memory, sockets          taken away when nothing above owns them
 func (r *Containerd) adopt(ctx context.Context) (left leftovers, err error) {
 	stored, err := r.client.SandboxStore().List(ctx, "labels."+quoteLabel(labelKind)+"=="+kindSandbox)
 	if err != nil {
@@ -181,33 +182,48 @@ func (r *Containerd) lastExit(id string) exitRecord {
 	return exitRecord{Timestamp: time.Now(), Status: exitUnknown}
 }
 
-// sweep takes away what a crash left behind and nothing owns.
+// sweep takes away what a crash left behind and nothing owns. It lists what there is before it asks who owns it, so that
+// what is made meanwhile stays.
 func (r *Containerd) sweep(ctx context.Context) error {
+	removes := map[string]func(string) error{"netns": netns.Delete, "shm": unmountShm}
+	found := make(map[string][]string)
+	for dir := range removes {
+		found[dir] = readDir(filepath.Join(r.dir, dir))
+	}
+	sockets := readDir(r.sockets)
+
 	r.mu.Lock()
 	live := make(map[string]bool, len(r.sandboxes))
+	used := make(map[string]bool, len(r.sandboxes)+len(r.containers)) // names of sockets
 	networked := make([]string, 0, len(r.sandboxes))
 	for id, s := range r.sandboxes {
-		live[id] = true
+		live[id], used[filepath.Base(r.shimSocket(id))] = true, true
 		if !s.rec.HostNetwork {
 			networked = append(networked, id)
 		}
 	}
-	writers := make(map[string]bool, len(r.containers))
 	for id := range r.containers {
-		writers[logSocketName(id)] = true
+		used[logSocketName(id)] = true
 	}
 	r.mu.Unlock()
+
 	var errs []error
-	for dir, remove := range map[string]func(string) error{"netns": netns.Delete, "shm": unmountShm} {
-		for _, e := range readDir(filepath.Join(r.dir, dir)) {
+	for dir, remove := range removes {
+		for _, e := range found[dir] {
 			if !live[e] {
 				errs = append(errs, remove(filepath.Join(r.dir, dir, e)))
 			}
 		}
 	}
-	for _, e := range readDir(r.sockets) {
-		if strings.HasPrefix(e, logSocketPrefix) && !writers[e] {
-			errs = append(errs, quitLogger(filepath.Join(r.sockets, e)))
+	for _, e := range sockets {
+		switch path := filepath.Join(r.sockets, e); {
+		case used[e]:
+		case strings.HasPrefix(e, logSocketPrefix):
+			errs = append(errs, quitLogger(path))
+		case isShimSocketName(e):
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	errs = append(errs, r.cfg.Network.Prune(ctx, networked))

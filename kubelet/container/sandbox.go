@@ -323,7 +323,8 @@ func (r *Containerd) destroySandbox(ctx context.Context, s *sandbox) error {
 	if err := native(r.client.SandboxStore().Delete(ctx, s.id)); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox %s: %w", s.id, err)
 	}
-	// A shim takes its socket away itself, unless it was killed.
+	// A shim takes its socket away itself, unless it was killed or its bundle, which says where the socket is, was removed
+	// before it came to that.
 	if err := os.Remove(r.shimSocket(s.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove sandbox %s: %w", s.id, err)
 	}
@@ -337,6 +338,11 @@ func (r *Containerd) destroySandbox(ctx context.Context, s *sandbox) error {
 func (r *Containerd) shimSocket(id string) string {
 	key := filepath.Join(r.sockets, "containerd.sock", namespace, id)
 	return filepath.Join(r.sockets, fmt.Sprintf("%x", sha256.Sum256([]byte(key))))
+}
+
+func isShimSocketName(name string) bool {
+	sum, err := hex.DecodeString(name)
+	return err == nil && len(sum) == sha256.Size
 }
 
 func (r *Containerd) containersOf(sandboxID string) []*container {
