@@ -18,7 +18,7 @@ import (
 
 // Config is what a Manager is made from.
 type Config struct {
-	// Root is the node's own cgroup, such as "/mini"; everything is below it.
+	// Root is the node's own cgroup, such as "/mini"; everything is below it. "" is "/", as on a machine with one node.
 	Root string
 	// Mount is where the cgroups are mounted; "" is /sys/fs/cgroup.
 	Mount string
@@ -81,6 +81,9 @@ type podCgroup struct {
 
 // New tells cgroup v1 from v2. Nothing is made before the first pod.
 func New(cfg Config) (*Manager, error) {
+	if cfg.Root == "" {
+		cfg.Root = "/"
+	}
 	if !strings.HasPrefix(cfg.Root, "/") {
 		return nil, fmt.Errorf("cgroup root %q does not begin with a slash", cfg.Root)
 	}

@@ -45,6 +45,11 @@ var (
 // fake is a Manager on a tree that has the kernel's files but not the kernel.
 func fake(t *testing.T, v2 bool) *Manager {
 	t.Helper()
+	return fakeAt(t, v2, "/node")
+}
+
+func fakeAt(t *testing.T, v2 bool, root string) *Manager {
+	t.Helper()
 	mount := t.TempDir()
 	fill := func(dir string, files map[string]string) error {
 		for name, text := range files {
@@ -75,7 +80,7 @@ func fake(t *testing.T, v2 bool) *Manager {
 			}
 		}
 	}
-	m, err := New(Config{Root: "/node", Mount: mount, CPUs: 2, PodPids: 50})
+	m, err := New(Config{Root: root, Mount: mount, CPUs: 2, PodPids: 50})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,6 +326,29 @@ func TestRefuses(t *testing.T) {
 	}
 	if _, err := New(Config{Root: "/x", Mount: t.TempDir()}); err == nil {
 		t.Error("an empty folder was taken for cgroups")
+	}
+}
+
+// TestMachineRoot is a node that has the machine to itself: `mini server` without a cgroup root.
+func TestMachineRoot(t *testing.T) {
+	for _, root := range []string{"", "/"} {
+		m := fakeAt(t, true, root)
+		path, err := m.EnsurePod(pod("uid", corev1.ResourceRequirements{Limits: list("cpu", "1", "memory", "64Mi")}))
+		if err != nil || path != "/kubepods/poduid" {
+			t.Errorf("root %q: the pod's cgroup is %q, %v", root, path, err)
+		}
+		if got := read(t, m, "kubepods", "poduid", "memory.max"); got != "67108864" {
+			t.Errorf("root %q: memory.max is %s", root, got)
+		}
+		if err := m.Remove(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(m.cfg.Mount, "kubepods")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("root %q: kubepods is still there: %v", root, err)
+		}
+		if _, err := os.Stat(filepath.Join(m.cfg.Mount, "cgroup.procs")); err != nil {
+			t.Errorf("root %q: more than kubepods was removed: %v", root, err)
+		}
 	}
 }
 
