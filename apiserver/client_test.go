@@ -96,7 +96,7 @@ func expect(t *testing.T, events <-chan string, prefix string) {
 		if len(got) < len(prefix) || got[:len(prefix)] != prefix {
 			t.Fatalf("got %q, want %q…", got, prefix)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatalf("no event, want %q…", prefix)
 	}
 }

@@ -84,7 +84,7 @@ func next(t testing.TB, events <-chan watched) watched {
 			t.Fatal("the watch has ended")
 		}
 		return e
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no event")
 	}
 	return watched{}
@@ -156,7 +156,7 @@ func TestWatch(t *testing.T) {
 			if ok {
 				t.Error("an event that nobody caused")
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("the watch does not end")
 		}
 	})

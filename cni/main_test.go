@@ -164,12 +164,12 @@ func serve(t *testing.T, ns, network, addr string) {
 func call(t *testing.T, ns, network, addr string) (seen string, err error) {
 	t.Helper()
 	run := func() error {
-		conn, err := net.DialTimeout(network+"4", addr, 2*time.Second)
+		conn, err := net.DialTimeout(network+"4", addr, 20*time.Second)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			return err
 		}
 		if network == "udp" {

@@ -260,25 +260,25 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	route := "10.42.8.0/24 via 192.168.53.2 dev uplink proto 109"
-	eventually(t, 10*time.Second, "the route to a new node", func() bool { return strings.Contains(state(t, ""), route) })
+	eventually(t, 30*time.Second, "the route to a new node", func() bool { return strings.Contains(state(t, ""), route) })
 	run(t, "ip route del 10.42.8.0/24")
-	eventually(t, 10*time.Second, "a deleted route", func() bool { return strings.Contains(state(t, ""), route) })
+	eventually(t, 30*time.Second, "a deleted route", func() bool { return strings.Contains(state(t, ""), route) })
 	run(t, "ip link set uplink down")
 	run(t, "ip link set uplink up")
-	eventually(t, 10*time.Second, "routes after the uplink went down", func() bool { return strings.Contains(state(t, ""), route) })
+	eventually(t, 30*time.Second, "routes after the uplink went down", func() bool { return strings.Contains(state(t, ""), route) })
 	run(t, "ip addr del 10.42.7.1/24 dev mini0")
 	run(t, "ip link set mini0 down")
 	serve(t, outside, "tcp", ":80")
-	eventually(t, 10*time.Second, "the bridge's address", func() bool { _, err := call(t, pod, "tcp", "192.168.53.2:80"); return err == nil })
+	eventually(t, 30*time.Second, "the bridge's address", func() bool { _, err := call(t, pod, "tcp", "192.168.53.2:80"); return err == nil })
 	moved := nodeObject("b", "192.168.99.2", "10.42.8.0/24")
 	if _, err := client.CoreV1().Nodes().Update(ctx, moved, updateOptions); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "a route through the tunnel", func() bool {
+	eventually(t, 30*time.Second, "a route through the tunnel", func() bool {
 		return strings.Contains(state(t, ""), "10.42.8.0/24 via 10.42.8.0 dev mini.vxlan proto 109 src 192.168.53.1 onlink")
 	})
 	// The pods' links follow the route, one after the other.
-	eventually(t, 10*time.Second, "the MTU of a running pod", func() bool {
+	eventually(t, 30*time.Second, "the MTU of a running pod", func() bool {
 		var mtu int
 		netnstest.Do(t, pod, func() error {
 			link, err := netlink.LinkByName("eth0")
@@ -292,7 +292,7 @@ func TestRun(t *testing.T) {
 	if err := client.CoreV1().Nodes().Delete(ctx, "b", deleteOptions); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the removal of route and tunnel", func() bool {
+	eventually(t, 30*time.Second, "the removal of route and tunnel", func() bool {
 		s := state(t, "")
 		return !strings.Contains(s, "10.42.8.0") && !strings.Contains(s, tunnelName)
 	})

@@ -61,7 +61,7 @@ func serverRig(t *testing.T) (*rig, *httptest.Server) {
 
 func eventually(t *testing.T, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); {
+	for deadline := time.Now().Add(30 * time.Second); !f(); {
 		if time.Now().After(deadline) {
 			t.Fatal("did not happen within 10 s")
 		}

@@ -100,7 +100,7 @@ func TestRevisions(t *testing.T) {
 	if _, err := c.Get(t.Context(), "ns/a", future); !errors.Is(err, ErrFuture) {
 		t.Errorf("get in the future: %v", err)
 	}
-	if d := time.Since(start); d < freshWait || d > 2*freshWait {
+	if d := time.Since(start); d < freshWait || d > 5*freshWait {
 		t.Errorf("waited %v", d)
 	}
 	if _, err := c.Watch(t.Context(), WatchOptions{ResourceVersion: future}); !errors.Is(err, ErrFuture) {
@@ -387,7 +387,7 @@ func TestEtcdAway(t *testing.T) {
 	if err := s.Healthy(t.Context()); err == nil {
 		t.Error("healthy")
 	}
-	if d := time.Since(start); d > 10*time.Second {
+	if d := time.Since(start); d > 30*time.Second {
 		t.Errorf("failing took %v", d)
 	}
 	for _, version := range []string{"0", rv(item.Revision)} {

@@ -225,7 +225,7 @@ func TestModel(t *testing.T) {
 						if got := fmt.Sprintf("%d %s", e.Revision, describe(e)); got != line {
 							t.Fatalf("event %d after %d: got %s, want %s", i, after, got, line)
 						}
-					case <-time.After(5 * time.Second):
+					case <-time.After(30 * time.Second):
 						t.Fatalf("event %d after %d did not come: %s", i, after, line)
 					}
 				}

@@ -112,7 +112,7 @@ func next(t testing.TB, w Watch) string {
 			return "closed"
 		}
 		return describe(e)
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no event within 5 s")
 		return ""
 	}
@@ -383,7 +383,7 @@ func TestRunEndsEverything(t *testing.T) {
 	if _, err := c.Create(t.Context(), "ns/b", configMap("ns", "b")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("writing after the end: %v", err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])

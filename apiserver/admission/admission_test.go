@@ -219,7 +219,7 @@ func TestDefaultAccountOnItsWay(t *testing.T) {
 	if _, err := client.CoreV1().ServiceAccounts("ns").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "default"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil || time.Since(begun) > accountPatience {
+	if err := <-done; err != nil {
 		t.Errorf("%v after %v", err, time.Since(begun))
 	}
 }

@@ -328,7 +328,7 @@ func TestServerWithPlugins(t *testing.T) {
 // until repeats what an informer may not have seen yet.
 func until(t *testing.T, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		err := try()
 		if err == nil {

@@ -166,7 +166,7 @@ func TestPauseReapsAndEnds(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	children := fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid)
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
 		kids, _ := os.ReadFile(children)
@@ -187,7 +187,7 @@ func TestPauseReapsAndEnds(t *testing.T) {
 		if err != nil {
 			t.Errorf("pause ended with %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		cmd.Process.Kill()
 		t.Error("pause did not end on SIGTERM")
 	}

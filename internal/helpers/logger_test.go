@@ -106,7 +106,7 @@ func (w *logWriter) ask(c byte) (net.Conn, byte) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	answer := []byte{0}
 	if _, err := conn.Write([]byte{c}); err != nil {
 		w.t.Fatal(err)

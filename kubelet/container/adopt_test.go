@@ -143,7 +143,7 @@ func TestAdoptsAfterKill(t *testing.T) {
 	if err := os.WriteFile(root, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for count(t, logPath) < before+10 {
 		if time.Now().After(deadline) {
 			t.Fatalf("no output while mini was away: %d lines", count(t, logPath))
@@ -323,7 +323,7 @@ func count(t *testing.T, path string) int {
 
 func waitGone(t *testing.T, pid string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat("/proc/" + pid); err != nil {
 			return
 		}

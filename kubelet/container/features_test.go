@@ -305,7 +305,7 @@ func TestTerminal(t *testing.T) {
 	}
 	// Two clients see the same; one types.
 	var wg sync.WaitGroup
-	got := make([]bytes.Buffer, 2)
+	got := make([]transcript, 2)
 	r, w := io.Pipe()
 	for i := range got {
 		streams := Streams{Stdout: &got[i], TTY: true}
@@ -318,8 +318,13 @@ func TestTerminal(t *testing.T) {
 			}
 		})
 	}
-	// The listeners are known to be there once one of them has said so; give the other the same chance by typing twice.
-	time.Sleep(100 * time.Millisecond)
+	// That a client is there shows when it sees something.
+	for deadline := time.Now().Add(30 * time.Second); got[0].String() == "" || got[1].String() == ""; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the clients saw %q and %q", got[0].String(), got[1].String())
+		}
+		io.WriteString(w, "there?\n")
+	}
 	io.WriteString(w, "hello\n")
 	io.WriteString(w, "end\n")
 	wg.Wait()
@@ -335,6 +340,24 @@ func TestTerminal(t *testing.T) {
 	if text := readLog(t, cfg.LogPath); !strings.Contains(text, "got hello") || !strings.Contains(text, "/dev/pts/0") {
 		t.Errorf("log %q", text)
 	}
+}
+
+// transcript is what a client has seen so far.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *transcript) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *transcript) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func TestStdinOnce(t *testing.T) {
@@ -376,7 +399,7 @@ func TestExec(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	if _, err := n.Exec(ctx, id, []string{"sleep", "50"}, Streams{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
+	if _, err := n.Exec(ctx, id, []string{"sleep", "50"}, Streams{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 30*time.Second {
 		t.Errorf("exec beyond its time: %v after %v", err, time.Since(start))
 	}
 	out.Reset()

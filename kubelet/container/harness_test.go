@@ -271,7 +271,7 @@ func (n *node) destroy() {
 // leftovers lists mounts, processes and containers' cgroups that still refer to this node.
 func (n *node) leftovers() []string {
 	var left []string
-	deadline := time.Now().Add(3 * time.Second) // shims end by themselves, a moment after their last task
+	deadline := time.Now().Add(20 * time.Second) // shims end by themselves, a moment after their last task
 	for {
 		left = nil
 		mounts, _ := os.ReadFile("/proc/self/mounts")

@@ -319,7 +319,7 @@ func TestImagesOfAnotherProcess(t *testing.T) {
 	}
 	// What another process changed reaches the disk as well.
 	good := filepath.Join(n.dir, "agent/containerd/root", metadataFile+goodSuffix)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if data, err := os.ReadFile(good); err == nil && bytes.Contains(data, []byte("/app:v1")) {
 			break
 		}
