@@ -40,7 +40,7 @@ func TestShutdown(t *testing.T) {
 	}
 	for range events {
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took >= 4*time.Second { // then what was open is cut off
 		t.Errorf("it took %v", took)
 	}
 }

@@ -60,7 +60,7 @@ func podsOf(t *testing.T, c *scenario.Cluster, app string) (names, ips []string)
 // meetsAll calls until every pod has answered.
 func meetsAll(c *scenario.Cluster, what string, pods []string, call func() (string, error)) {
 	met := map[string]bool{}
-	c.Eventually(20*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		answer, err := call()
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)

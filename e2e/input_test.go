@@ -60,10 +60,10 @@ func TestBadInput(t *testing.T) {
 	}
 
 	c.Apply("apiVersion: v1\nkind: Pod\nmetadata: {name: no-image}\nspec: {containers: [{name: c, image: 'registry.invalid/nothing:1'}]}")
-	c.Eventually(30*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		return contains(c.Kubectl("get", "pod", "no-image"), "ErrImagePull", "ImagePullBackOff")
 	})
-	c.Eventually(10*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		return contains(c.Kubectl("describe", "pod", "no-image"), "Failed to pull image")
 	})
 }

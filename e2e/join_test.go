@@ -70,7 +70,7 @@ func TestJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	agent.wait("Joined the cluster")
-	c.Eventually(30*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		_, err := c.Client.CoreV1().Nodes().Get(t.Context(), "other", metav1.GetOptions{})
 		return err
 	})
@@ -121,13 +121,13 @@ spec:
 	c.Apply(fmt.Sprintf(pod, "first"))
 	c.Kubectl("wait", "--for=condition=Ready", "pod/first", "--timeout=60s")
 	c.Apply(fmt.Sprintf(pod, "second"))
-	c.Eventually(30*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		return contains(c.Kubectl("describe", "pod", "second"), "1 node(s) didn't have free ports for the requested pod ports")
 	})
 	c.Kubectl("delete", "pod", "first", "--timeout=60s")
 	c.Kubectl("wait", "--for=condition=Ready", "pod/second", "--timeout=60s")
 	// Ready is when the program has started: it may not listen yet.
-	c.Eventually(20*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		_, err := c.Get("server", "http://"+c.Nodes[0].IP.String()+":8123")
 		return err
 	})

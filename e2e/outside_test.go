@@ -34,7 +34,7 @@ func TestExternalEtcd(t *testing.T) {
 		Dir:        dir,
 		ServerArgs: []string{"--etcd-endpoints", "https://127.0.0.1:2379", "--etcd-cafile", files.ca, "--etcd-certfile", files.cert, "--etcd-keyfile", files.key},
 		Created: func(c *cluster.Cluster) error {
-			scenario.Eventually(t, 30*time.Second, func() error {
+			scenario.Eventually(t, 60*time.Second, func() error {
 				log, err := os.ReadFile(c.LogFile("server"))
 				if err != nil {
 					return err
@@ -56,7 +56,7 @@ func TestExternalEtcd(t *testing.T) {
 	if err := c.Cluster.Start(t.Context(), "server"); err != nil {
 		t.Fatal(err)
 	}
-	c.Eventually(30*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		_, err := c.Client.AppsV1().Deployments("default").Get(t.Context(), "web", metav1.GetOptions{})
 		return err
 	})
@@ -210,7 +210,7 @@ func TestContainerdSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	// An exit is seen by the containerd outside and told to the new mini.
-	c.Eventually(30*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		_, err := c.TryKubectl(20*time.Second, "exec", names[0], "--", "sh", "-c", "kill -9 1; kill 1")
 		p, gerr := c.Client.CoreV1().Pods("default").Get(t.Context(), names[0], metav1.GetOptions{})
 		if gerr != nil {

@@ -21,7 +21,7 @@ func TestProbes(t *testing.T) {
 
 	// A failing readiness takes the pod out of the VIP, and back in when it recovers.
 	post(t, c, ips[0], "ready=false")
-	c.Eventually(15*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		for range 10 {
 			out, err := c.Get("server", "http://"+vip)
 			if err != nil || !strings.HasPrefix(out, names[1]+" ") {
@@ -55,7 +55,7 @@ spec:
 			c.Kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout=30s")
 			post(t, c, podIP(t, c, name), "healthy=false")
 		}
-		c.Eventually(30*time.Second, func() error {
+		c.Eventually(60*time.Second, func() error {
 			p, err := c.Client.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil {
 				return err

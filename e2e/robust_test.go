@@ -24,7 +24,7 @@ func TestRollout(t *testing.T) {
 	c.Kubectl("set", "image", "deployment/web", "server="+scenario.Image2)
 	c.Kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	// The old pods are still in their preStop; the calls go on until they are gone.
-	c.Eventually(30*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		list, err := c.Client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
 		if err != nil {
 			return err
@@ -58,7 +58,7 @@ func TestNodeCutOff(t *testing.T) {
 	c.Kubectl("patch", "deployment", "web", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/topologySpreadConstraints"}]`)
 	c.Kubectl("label", "node", "agent-1", "agent-2", "role=worker")
 	c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
-	c.Eventually(30*time.Second, func() error { return onNode(t, c, "agent-1", 1) })
+	c.Eventually(60*time.Second, func() error { return onNode(t, c, "agent-1", 1) })
 	vip := c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 	if err := c.SetLink("agent-1", false); err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.Eventually(30*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		list, err := c.Client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -178,13 +178,13 @@ spec:
   volumes: [{name: mem, emptyDir: {medium: Memory}}]`)
 	c.Kubectl("wait", "--for=condition=Ready", "pod/ported", "--timeout=30s")
 	// Without a readiness probe the pod is Ready when its program has started, not when it listens.
-	c.Eventually(20*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		_, err := c.Get("server", "http://"+c.Nodes[0].IP.String()+":8765")
 		return err
 	})
 	c.Kubectl("delete", "deployment/web", "service/web", "pod/ported", "--timeout=60s")
 	c.Kubectl("wait", "--for=delete", "pod", "-l", "app=web", "--timeout=60s")
-	c.Eventually(20*time.Second, func() error {
+	c.Eventually(60*time.Second, func() error {
 		// One mount is the node's own: the tmpfs for containerd's state.
 		if now, want := count(), "0\n0\n1\n0\n"; now != want {
 			return fmt.Errorf("veths, pod cgroups, mounts, hostPort rules: %q, want %q", now, want)
