@@ -14,6 +14,7 @@ TEST_TIMEOUT ?= 20m
 include internal/helpers/helpers.mk
 -include apiserver/openapi/openapi.mk
 include e2e/conformance/conformance.mk
+include e2e/cgroup2/cgroup2.mk
 
 .PHONY: help build mini deps test unit e2e lint bench fmt clean quickstart quickstart-down images
 
