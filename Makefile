@@ -10,13 +10,16 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags grpcnot
 DEBS        := iptables libseccomp-dev pkg-config gcc libc6-dev busybox-static zstd curl iproute2 conntrack
 HELLO_IMAGE := bin/images/hello.tar
 TEST_TIMEOUT ?= 20m
+FUZZTIME     ?= 60s
+FUZZ         ?= ^Fuzz
+FUZZ_PARALLEL ?= $(shell nproc)
 
 include internal/helpers/helpers.mk
 -include apiserver/openapi/openapi.mk
 include e2e/conformance/conformance.mk
 include e2e/cgroup2/cgroup2.mk
 
-.PHONY: help build mini deps test unit e2e lint bench fmt clean quickstart quickstart-down images
+.PHONY: help build mini deps test unit e2e lint fuzz bench fmt clean quickstart quickstart-down images
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -53,6 +56,14 @@ lint: ## Formatting, vet, build for arm64, architecture rules
 
 fmt: ## Format the code
 	gofmt -w $$(git ls-files '*.go')
+
+fuzz: ## Run every fuzz target for FUZZTIME, one after the other; FUZZ='^FuzzPatch$$' runs some, a crash fails at once
+	@set -o pipefail; n=0; packages=$$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u | sed 's|^|./|'); \
+	while read -r package target; do \
+	  n=$$((n + 1)); echo "== $$n: $$target in $$package, $(FUZZTIME)"; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -parallel $(FUZZ_PARALLEL) "$$package" || exit 1; \
+	done < <($(GO) test -list '$(FUZZ)' $$packages | awk '/^Fuzz/ { found[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2, found[i]; n = 0 }'); \
+	echo "$$n fuzz targets, no crash"; [ $$n -gt 0 ]
 
 bench: build images ## Measure the budget table of docs/performance.md
 	$(GO) run ./e2e/bench

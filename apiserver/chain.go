@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -56,9 +57,19 @@ func (s *Server) withRecovery(next http.Handler) http.Handler {
 	})
 }
 
+// maxURL bounds paths and queries: a selector that names a thousand objects fits. The headers have net/http's limit.
+const maxURL = 128 << 10
+
 // withInfo reads the URL and starts the request's state. A request that came in-process brings its user along.
 func (s *Server) withInfo(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := len(r.URL.Path) + len(r.URL.RawQuery); n > maxURL {
+			rest.WriteStatus(w, r, &metav1.Status{
+				TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: http.StatusRequestURITooLong,
+				Message: fmt.Sprintf("the URL is too long: limit is %d", maxURL),
+			})
+			return
+		}
 		state := &request.State{Info: request.Parse(r), AuditID: r.Header.Get("Audit-ID")}
 		if state.AuditID == "" {
 			state.AuditID = uuid.NewString()

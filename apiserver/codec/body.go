@@ -59,6 +59,9 @@ func Body(contentType string, data []byte, obj runtime.Object, wantStrict bool) 
 		}
 		data = json
 	}
+	if err := CheckDepth(data); err != nil {
+		return nil, err
+	}
 	more, err := decodeJSON(data, obj, want, wantStrict)
 	return append(strict, more...), err
 }
@@ -95,6 +98,9 @@ func decodeProto(data []byte, obj runtime.Object, want schema.GroupVersionKind) 
 		return ErrMediaType
 	}
 	if err := sameKind(got, want); err != nil {
+		return err
+	}
+	if err := checkMessage(message, want); err != nil {
 		return err
 	}
 	return m.Unmarshal(message)

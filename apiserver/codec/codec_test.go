@@ -8,10 +8,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -201,6 +205,64 @@ func TestBody(t *testing.T) {
 	}
 }
 
+// bomb is the shortest protobuf schema that holds as many others in each other ("not").
+func bomb(levels int) []byte {
+	sizes := make([]int, levels+1)
+	for i := range levels {
+		sizes[i+1] = sizes[i] + protowire.SizeTag(28) + protowire.SizeBytes(sizes[i]) - sizes[i]
+	}
+	var b []byte
+	for i := levels; i > 0; i-- {
+		b = protowire.AppendTag(b, 28, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(sizes[i-1]))
+	}
+	for _, field := range []protowire.Number{1, 4, 7, 2} { // validation.schema, versions.schema, spec.versions, spec
+		b = protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), b)
+	}
+	return appendEnvelope(nil, envelopeHead("apiextensions.k8s.io/v1", "CustomResourceDefinition"), b)
+}
+
+// TestDepth: what is nested too deep is refused in every encoding before it is decoded, as decoding takes stack: half a
+// million schemas in each other, which fit into a request, would end the process.
+func TestDepth(t *testing.T) {
+	definitions := schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}
+	types := runtime.NewScheme()
+	if err := apiextensionsv1.AddToScheme(types); err != nil {
+		t.Fatal(err)
+	}
+	crds, err := NewKind(types, definitions, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thing := kind(t, schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Thing"})
+	const head = `"apiVersion":"example.com/v1","kind":"Thing","metadata":{}`
+	for _, c := range []struct {
+		name, media, body string
+		kind              *Kind
+		deep              bool
+	}{
+		{"lists", MediaJSON, `{` + head + `,"a":` + strings.Repeat("[", 511) + strings.Repeat("]", 511) + "}", thing, false},
+		{"deep lists", MediaJSON, `{` + head + `,"a":` + strings.Repeat("[", 512) + strings.Repeat("]", 512) + "}", thing, true},
+		{"deep and broken", MediaJSON, strings.Repeat("[", 3<<20), thing, true},
+		{"brackets in texts", MediaJSON, `{` + head + `,"a":"\\\"` + strings.Repeat("[{", 1000) + `"}`, thing, false},
+		{"many beside each other", MediaJSON, `{` + head + `,"a":[` + strings.Repeat("{},", 1000) + "[]]}", thing, false},
+		{"deep yaml", MediaYAML, strings.Repeat("- ", 600) + "a", thing, true},
+		{"yaml", MediaYAML, `{` + head + `,"a":"b"}`, thing, false},
+		{"schemas", MediaProto, string(bomb(500)), crds, false},
+		{"deep schemas", MediaProto, string(bomb(600)), crds, true},
+		{"very deep schemas", MediaProto, string(bomb(500000)), crds, true},
+	} {
+		obj := c.kind.New()
+		_, err := Body(c.media, []byte(c.body), obj, true)
+		if c.deep != errors.Is(err, errTooDeep) || !c.deep && err != nil {
+			t.Errorf("%s: %.200v", c.name, err)
+		}
+		if c.name == "schemas" && obj.(*apiextensionsv1.CustomResourceDefinition).Spec.Versions[0].Schema.OpenAPIV3Schema.Not == nil {
+			t.Error("the schemas in each other are not where they should be")
+		}
+	}
+}
+
 // FuzzBody feeds the decoders what clients might send: they may refuse it, and must not panic or change the kind.
 func FuzzBody(f *testing.F) {
 	for _, media := range []string{MediaJSON, MediaYAML, MediaProto} {
@@ -222,6 +284,69 @@ func FuzzBody(f *testing.F) {
 		}
 		if _, err := k.EncodeJSON(obj); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzProto feeds protobuf bodies of several kinds, with and without their envelope: they are refused, or give an object
+// that is the same when it has been through protobuf and JSON.
+func FuzzProto(f *testing.F) {
+	types := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme} {
+		if err := add(types); err != nil {
+			f.Fatal(err)
+		}
+	}
+	var kinds []*Kind
+	for _, obj := range []store.Object{
+		&corev1.Pod{}, &corev1.Node{}, &corev1.Secret{Data: map[string][]byte{"a": {1}}}, &corev1.Service{}, &eventsv1.Event{},
+		&apiextensionsv1.CustomResourceDefinition{Spec: apiextensionsv1.CustomResourceDefinitionSpec{Group: "g"}},
+	} {
+		gvks, _, err := types.ObjectKinds(obj)
+		if err != nil {
+			f.Fatal(err)
+		}
+		k, err := NewKind(types, gvks[0], nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		obj.SetName("a")
+		obj.SetLabels(map[string]string{"b": "c"})
+		message, err := marshalProto(obj)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(len(kinds)), true, message)
+		f.Add(uint8(len(kinds)), false, appendEnvelope(nil, k.protoHead, message))
+		kinds = append(kinds, k)
+	}
+	f.Add(uint8(5), false, bomb(20))
+	f.Fuzz(func(t *testing.T, which uint8, bare bool, data []byte) {
+		k := kinds[int(which)%len(kinds)]
+		if bare {
+			data = appendEnvelope(nil, k.protoHead, data)
+		}
+		obj := k.New()
+		if _, err := Body(MediaProto, data, obj, true); err != nil {
+			return
+		}
+		if got := obj.GetObjectKind().GroupVersionKind(); got != k.GVK {
+			t.Fatalf("kind %v", got)
+		}
+		encoded, err := EncodeProto(obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back := k.New()
+		if _, err := Body(MediaProto, encoded, back, true); err != nil || !apiequality.Semantic.DeepEqual(obj, back) {
+			t.Fatalf("%q is not read again: %v", encoded, err)
+		}
+		text, err := k.EncodeJSON(obj)
+		if err != nil {
+			return // a raw value that is not JSON has none
+		}
+		if _, err := Body(MediaJSON, text, k.New(), true); err != nil {
+			t.Fatalf("%s is not read: %v", text, err)
 		}
 	})
 }

@@ -181,6 +181,9 @@ func guarded(apply func([]byte) ([]byte, error), original []byte) (patched []byt
 
 // newPatcher reads a JSON, merge or strategic patch once.
 func newPatcher(of *codec.Kind, kind types.PatchType, body []byte, strict bool) (*patcher, error) {
+	if err := codec.CheckDepth(body); err != nil {
+		return nil, badPatch(err)
+	}
 	switch kind {
 	case types.JSONPatchType:
 		return jsonPatcher(body, strict)
@@ -220,6 +223,9 @@ func jsonPatcher(body []byte, strict bool) (*patcher, error) {
 			"The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(patch)))
 	}
 	p.apply = func(original []byte) ([]byte, error) {
+		if err := checkWork(jsonPatchWork(patch, len(body), original)); err != nil {
+			return nil, err
+		}
 		patched, err := patch.Apply(original)
 		if err != nil {
 			return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
@@ -247,7 +253,11 @@ func mergePatcher(body []byte, strict bool) (*patcher, error) {
 	if err != nil {
 		return nil, err
 	}
+	depth, _ := codec.Measure(body)
 	return &patcher{strict: found, apply: func(original []byte) ([]byte, error) {
+		if err := checkWork(depth * (len(original) + len(body))); err != nil {
+			return nil, err
+		}
 		patched, err := jsonpatch.MergePatch(original, body)
 		if err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
@@ -273,6 +283,9 @@ func strategicPatcher(of *codec.Kind, body []byte, strict bool) (*patcher, error
 		if err := json.Unmarshal(body, &patch); err != nil { // it is changed by the merge
 			return nil, err
 		}
+		if err := checkWork(strategicWork(doc, patch)); err != nil {
+			return nil, err
+		}
 		merged, err := strategicpatch.StrategicMergeMapPatchUsingLookupPatchMeta(doc, patch, shape)
 		if err != nil {
 			return nil, strategicError(err)
@@ -294,6 +307,9 @@ func strategicError(err error) error {
 // applyPatch returns how to apply a configuration on the server's side (KEP-555).
 func (q *write) applyPatch(body []byte) (func(*store.Item) (store.Object, error), error) {
 	data, err := yaml.YAMLToJSON(body)
+	if err == nil {
+		err = codec.CheckDepth(data)
+	}
 	var strict error
 	if q.opts.strict() && err == nil {
 		strict = yaml.UnmarshalStrict(body, &map[string]any{})

@@ -87,10 +87,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
-	if r.ContentLength > MaxBodyBytes {
-		return nil, &http.MaxBytesError{Limit: MaxBodyBytes}
-	}
 	limited := http.MaxBytesReader(w, r.Body, MaxBodyBytes)
+	if r.ContentLength > MaxBodyBytes { // read nevertheless: who is still sending when the connection ends misses the answer
+		_, err := io.Copy(io.Discard, limited)
+		return nil, bodyError(err)
+	}
 	if n := r.ContentLength; n > 0 {
 		body := make([]byte, n)
 		if _, err := io.ReadFull(limited, body); err != nil {
