@@ -147,6 +147,12 @@ func TestBindAndEvict(t *testing.T) {
 	if err := bind(""); !apierrors.IsInvalid(err) {
 		t.Errorf("binding to no node: %v", err)
 	}
+	// The older address of the same: a dry run of it binds nothing.
+	const dry = "/api/v1/namespaces/default/bindings?dryRun=All"
+	if got := c.do(t, "POST", dry, `{"metadata":{"name":"p"},"target":{"kind":"Node","name":"n0"}}`); got.code != http.StatusCreated ||
+		got.body != `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":201}`+"\n" {
+		t.Errorf("dry run of a Binding: %d %s", got.code, got.body)
+	}
 	if err := bind("n1"); err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ func TestRequests(t *testing.T) {
 		{name: "invalid name", method: "POST", path: maps, body: `{"metadata":{"name":"A_b"}}`, code: 422, want: []string{`ConfigMap \"A_b\" is invalid: metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain`}},
 		{name: "resourceVersion set", method: "POST", path: maps, body: `{"metadata":{"name":"rv","resourceVersion":"5"}}`, code: 400, want: []string{"resourceVersion should not be set on objects to be created"}},
 		{name: "other namespace", method: "POST", path: maps, body: `{"metadata":{"name":"b","namespace":"other"}}`, code: 400, want: []string{"the namespace of the provided object does not match the namespace sent on the request"}},
+		{name: "no namespace to be in", method: "POST", path: "/api/v1/namespaces", body: `{"metadata":{"name":"in","namespace":"other"}}`, code: 201, want: []string{`"name":"in"`}, without: `"namespace":`},
 		{name: "wrong kind", method: "POST", path: maps, body: `{"kind":"Secret","apiVersion":"v1","metadata":{"name":"b"}}`, code: 400, want: []string{"Secret in version"}},
 		{name: "wrong version", method: "POST", path: maps, body: `{"kind":"ConfigMap","apiVersion":"v2","metadata":{"name":"b"}}`, code: 400, want: []string{"the API version in the data (v2) does not match the expected API version (v1)"}},
 		{name: "not json", method: "POST", path: maps, body: `{"metadata`, code: 400, want: []string{`ConfigMap in version \"v1\" cannot be handled as a ConfigMap`}},
@@ -113,6 +114,8 @@ func TestRequests(t *testing.T) {
 
 		// apply
 		{name: "apply creates", method: "PATCH", path: maps + "/ssa?fieldManager=me", headers: []string{"Content-Type", "application/apply-patch+yaml"}, body: "apiVersion: v1\nkind: ConfigMap\ndata: {k: v}\n", code: 201, want: []string{`"manager":"me","operation":"Apply"`}},
+		{name: "apply creates a namespace", method: "PATCH", path: "/api/v1/namespaces/ssa?fieldManager=me", headers: []string{"Content-Type", "application/apply-patch+yaml"}, body: "apiVersion: v1\nkind: Namespace\n", code: 201,
+			want: []string{`"name":"ssa"`}, without: `"namespace":`},
 		{name: "apply again", method: "PATCH", path: maps + "/ssa?fieldManager=me", headers: []string{"Content-Type", "application/apply-patch+yaml"}, body: `{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"v2"}}`, code: 200, want: []string{`"k":"v2"`}},
 		{name: "apply conflict", method: "PATCH", path: maps + "/ssa?fieldManager=you", headers: []string{"Content-Type", "application/apply-patch+yaml"}, body: `{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"v3"}}`, code: 409,
 			want: []string{`Apply failed with 1 conflict: conflict with \"me\"`, `"reason":"FieldManagerConflict"`}},

@@ -61,8 +61,17 @@ type Resource struct {
 	Subresources []Subresource
 	// Computed are the objects of a kind that only exists while it is asked for; its verbs are get and list.
 	Computed func(ctx context.Context) []store.Object
-	// Create answers a create-only kind that is not stored (SubjectAccessReview, TokenReview): no other verb exists.
-	Create func(ctx context.Context, obj store.Object) (store.Object, error)
+	// Create answers a create-only kind that is not stored (SubjectAccessReview, TokenReview, Binding): no other verb exists. The
+	// answer is an object of the kind, or a metav1.Status. A dry run changes nothing.
+	Create func(ctx context.Context, obj store.Object, dryRun bool) (runtime.Object, error)
+}
+
+// Answer is the Create of a kind whose objects are questions; nil if nobody answers it.
+func Answer(review func(ctx context.Context, obj store.Object) (store.Object, error)) func(context.Context, store.Object, bool) (runtime.Object, error) {
+	if review == nil {
+		return nil
+	}
+	return func(ctx context.Context, obj store.Object, _ bool) (runtime.Object, error) { return review(ctx, obj) }
 }
 
 // Strategy is what is particular to writes of one kind. Hooks run in this order: Default, Prepare, admission, Validate,

@@ -54,17 +54,39 @@ func (e *Endpoint) answerOnly(w http.ResponseWriter, r *http.Request, q *write, 
 		return err
 	}
 	e.fill(obj)
+	var attributes admission.Attributes
+	if e.Admission != nil {
+		attributes = q.attributes(obj, nil, admission.Create, q.createOptions())
+		if _, err := q.mutate(attributes); err != nil {
+			return err
+		}
+	}
 	if s := q.view.strategy; s.Validate != nil {
 		if errs := s.Validate(q.ctx, obj); len(errs) > 0 {
 			return q.invalid(obj.GetName(), errs)
 		}
 	}
-	answer, err := e.res.Create(q.ctx, obj)
+	if attributes != nil {
+		if err := q.validateAdmission(attributes); err != nil {
+			return err
+		}
+	}
+	answer, err := e.res.Create(q.ctx, obj, q.opts.isDryRun())
 	if err != nil {
 		return err
 	}
-	answer.GetObjectKind().SetGroupVersionKind(e.res.GVK)
-	return e.writeItem(w, r, http.StatusCreated, format, &store.Item{Object: answer})
+	if reviewed, ok := answer.(store.Object); ok {
+		reviewed.GetObjectKind().SetGroupVersionKind(e.res.GVK)
+		return e.writeItem(w, r, http.StatusCreated, format, &store.Item{Object: reviewed})
+	}
+	done := answer.(*metav1.Status)
+	done.TypeMeta, done.Code = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, http.StatusCreated
+	writeAny(w, r, http.StatusCreated, format, done)
+	return nil
+}
+
+func (q *write) createOptions() *metav1.CreateOptions {
+	return &metav1.CreateOptions{DryRun: q.opts.dryRun, FieldManager: q.opts.manager, FieldValidation: q.opts.validation}
 }
 
 // create takes a decoded object through the whole order of a create.
@@ -133,9 +155,7 @@ func (q *write) beforeCreate(obj store.Object) (generated bool, err error) {
 
 	var attributes admission.Attributes
 	if e.Admission != nil {
-		attributes = q.attributes(obj, nil, admission.Create, &metav1.CreateOptions{
-			DryRun: q.opts.dryRun, FieldManager: q.opts.manager, FieldValidation: q.opts.validation,
-		})
+		attributes = q.attributes(obj, nil, admission.Create, q.createOptions())
 		changed, err := q.mutate(attributes)
 		if err != nil {
 			return false, err
@@ -167,12 +187,11 @@ func (q *write) beforeCreate(obj store.Object) (generated bool, err error) {
 	return generated, nil
 }
 
-// placeNew puts the object into the request's namespace and checks that it does not claim another.
+// placeNew puts the object into the request's namespace and checks that it does not claim another. What a cluster-scoped object
+// says about its namespace is forgotten, as upstream's BeforeCreate does.
 func (q *write) placeNew(obj store.Object) error {
 	if !q.e.res.Namespaced {
-		if ns := obj.GetNamespace(); ns != "" {
-			return apierrors.NewBadRequest("namespace must not be set on a cluster-scoped object")
-		}
+		obj.SetNamespace("")
 	} else if ns := obj.GetNamespace(); ns != "" && ns != q.info.Namespace {
 		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
 	} else {

@@ -336,7 +336,9 @@ func (q *write) applyPatch(body []byte) (func(*store.Item) (store.Object, error)
 			}
 			live = shared.DeepCopyObject().(store.Object)
 		} else {
-			live.SetNamespace(q.info.Namespace)
+			if q.e.res.Namespaced { // the path of a Namespace names it as its own namespace too
+				live.SetNamespace(q.info.Namespace)
+			}
 			live.SetName(q.info.Name)
 		}
 		merged, err := q.view.fields.apply(live, config.DeepCopy(), q.opts.manager, force)

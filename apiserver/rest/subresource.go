@@ -156,8 +156,7 @@ func (q *write) admitBody(body runtime.Object, kind schema.GroupVersionKind) err
 	}
 	a := admission.NewAttributesRecord(body, nil, kind, q.info.Namespace, q.info.Name,
 		e.res.GVK.GroupVersion().WithResource(e.res.Name), q.view.name, admission.Create,
-		&metav1.CreateOptions{DryRun: q.opts.dryRun, FieldManager: q.opts.manager, FieldValidation: q.opts.validation},
-		q.opts.isDryRun(), request.UserFrom(q.ctx))
+		q.createOptions(), q.opts.isDryRun(), request.UserFrom(q.ctx))
 	if _, err := q.mutate(a); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ func Reviews(deps registry.Deps) []registry.Resource {
 		{GVK: authenticationv1.SchemeGroupVersion.WithKind("SelfSubjectReview"), Name: "selfsubjectreviews", Singular: "selfsubjectreview"},
 		{GVK: authenticationv1.SchemeGroupVersion.WithKind("TokenReview"), Name: "tokenreviews", Singular: "tokenreview"},
 	} {
-		if row.Create = deps.Review[row.GVK.Kind]; row.Create != nil {
+		if row.Create = registry.Answer(deps.Review[row.GVK.Kind]); row.Create != nil {
 			row.Verbs = []string{"create"}
 			rows = append(rows, row)
 		}

@@ -16,7 +16,7 @@ func Reviews(deps registry.Deps) []registry.Resource {
 		{GVK: v1.WithKind("SelfSubjectRulesReview"), Name: "selfsubjectrulesreviews", Singular: "selfsubjectrulesreview"},
 		{GVK: v1.WithKind("SubjectAccessReview"), Name: "subjectaccessreviews", Singular: "subjectaccessreview"},
 	} {
-		if row.Create = deps.Review[row.GVK.Kind]; row.Create != nil {
+		if row.Create = registry.Answer(deps.Review[row.GVK.Kind]); row.Create != nil {
 			row.Verbs = []string{"create"}
 			rows = append(rows, row)
 		}

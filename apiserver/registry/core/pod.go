@@ -95,9 +95,10 @@ func Binding(deps registry.Deps) registry.Resource {
 	pods := podActions{deps}
 	return registry.Resource{
 		GVK: corev1.SchemeGroupVersion.WithKind("Binding"), Name: "bindings", Singular: "binding", Namespaced: true, Verbs: []string{"create"},
-		Create: func(ctx context.Context, o store.Object) (store.Object, error) {
+		Create: func(ctx context.Context, o store.Object, dryRun bool) (runtime.Object, error) {
 			b := o.(*corev1.Binding)
-			return b, pods.mutate(ctx, b.Namespace, b.Name, false, func(pod *corev1.Pod) error { return bind(pod, b) })
+			err := pods.mutate(ctx, b.Namespace, b.Name, dryRun, func(pod *corev1.Pod) error { return bind(pod, b) })
+			return &metav1.Status{Status: metav1.StatusSuccess}, err
 		},
 	}
 }
