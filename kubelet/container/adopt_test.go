@@ -29,7 +29,10 @@ import (
 const childEnv = "MINI_TEST_RUNTIME_CHILD"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
+	if dir, point := os.Getenv(childEnv), os.Getenv(crashEnv); point != "" {
+		crashChild(dir, point)
+		return
+	} else if dir != "" {
 		child(dir)
 		return
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -153,14 +154,8 @@ func (r *Containerd) userDB(ctx context.Context, chainID string) (db userDB, err
 	if ok {
 		return db, nil
 	}
-	key := "users-" + newID()
+	key := viewPrefix + newID()
 	sn := r.client.SnapshotService(r.snapshotter)
-	mounts, err := sn.View(ctx, key, chainID, snapshots.WithLabels(map[string]string{
-		"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339), // until the Remove below
-	}))
-	if err != nil {
-		return userDB{}, fmt.Errorf("look into the image: %w", native(err))
-	}
 	defer func() {
 		ctx, cancel := undo(ctx)
 		defer cancel()
@@ -168,7 +163,13 @@ func (r *Containerd) userDB(ctx context.Context, chainID string) (db userDB, err
 			err = errors.Join(err, e)
 		}
 	}()
-	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
+	mounts, err := sn.View(ctx, key, chainID, snapshots.WithLabels(map[string]string{
+		"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339), // until the Remove above
+	}))
+	if err != nil {
+		return userDB{}, fmt.Errorf("look into the image: %w", native(err))
+	}
+	err = r.withView(key, mounts, func(root string) error {
 		// The root keeps the image's symbolic links from leading out of it.
 		dir, err := os.OpenRoot(root)
 		if err != nil {
@@ -193,9 +194,59 @@ func (r *Containerd) userDB(ctx context.Context, chainID string) (db userDB, err
 	return db, nil
 }
 
+// viewPrefix begins the names of the snapshots by which userDB looks into images.
+const viewPrefix = "users-"
+
+// withView mounts a look into an image for as long as fn takes, where removeViews finds it after a crash.
+func (r *Containerd) withView(key string, mounts []mount.Mount, fn func(root string) error) (err error) {
+	root := filepath.Join(r.dir, "views", key)
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeView(root)) }()
+	if err := mount.All(mounts, root); err != nil {
+		return err
+	}
+	return fn(root)
+}
+
+func removeView(root string) error {
+	if err := mount.UnmountAll(root, unix.MNT_DETACH); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Remove(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// removeViews takes away the looks into images of an earlier life.
+func (r *Containerd) removeViews(ctx context.Context) error {
+	var errs []error
+	for _, e := range readDir(filepath.Join(r.dir, "views")) {
+		errs = append(errs, removeView(filepath.Join(r.dir, "views", e)))
+	}
+	sn := r.client.SnapshotService(r.snapshotter)
+	var keys []string
+	err := sn.Walk(ctx, func(_ context.Context, s snapshots.Info) error {
+		if s.Kind == snapshots.KindView && strings.HasPrefix(s.Name, viewPrefix) {
+			keys = append(keys, s.Name)
+		}
+		return nil
+	})
+	errs = append(errs, native(err))
+	for _, key := range keys {
+		if err := native(sn.Remove(ctx, key)); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func readUserFile(root *os.Root, name string) ([]byte, error) {
-	f, err := root.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	// What is no file is not opened: a pipe would keep us for ever.
+	info, err := root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return nil, nil
 	} else if err != nil {
 		// A link that leads out of the image names no file of it.
@@ -204,10 +255,11 @@ func readUserFile(root *os.Root, name string) ([]byte, error) {
 		}
 		return nil, err
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+	f, err := root.Open(name)
+	if err != nil {
 		return nil, err
 	}
+	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxUserFile))
 }
 

@@ -25,13 +25,14 @@
 //	s/        sockets: containerd.sock, .ttrpc for the shims' events, one per shim, log-ID of each log writer.
 //	          A path that would be too long for a socket is reached by a link in /run/mini.
 //	netns/    a bind mount per sandbox;  shm/ a tmpfs per sandbox;  fifo/ pipes of containers with stdin
+//	views/    mounts of images, for as long as their users are read
 //
 // The container's life: CreateContainer stores the record, then makes the snapshot it names; StartContainer has the shim
 // mount it, start runc and a log writer. When the first process ends, its log is brought to an end, the exit is published
 // and stored, and only then the task is deleted in the shim, in the background; RemoveContainer waits for that.
 // Each step has its undo, with a context of its own, and each of Stop and Remove may be repeated at any time.
 //
-// Run owns one goroutine that follows containerd's events and one per exit while it is dealt with. A reader of Events has
-// one until its context ends. Exec, Attach and PortForward have theirs while they last. containerd itself adds its
-// garbage collector and two per shim.
+// Run owns one goroutine that follows containerd's events, one that cleans up where that failed at first, and one per exit
+// while it is dealt with. A reader of Events has one until its context ends. Exec, Attach and PortForward have theirs while
+// they last. containerd itself adds its garbage collector and two per shim.
 package container

@@ -133,6 +133,11 @@ func (r *Containerd) followOnce(ctx context.Context, first bool) error {
 	go func() {
 		defer close(removed)
 		r.removeLeft(ctx, left)
+		if first { // no call looks into an image before ready
+			if err := r.removeViews(ctx); err != nil && ctx.Err() == nil {
+				r.log.Warn("could not remove what a crash left of looking into an image", "err", err)
+			}
+		}
 		if ctx.Err() != nil {
 			return
 		}

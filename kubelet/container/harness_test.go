@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/image-spec/specs-go"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -255,6 +257,11 @@ func (n *node) destroy() {
 			t.Errorf("remove sandbox: %v", err)
 		}
 	}
+	if err == nil {
+		for _, left := range n.leftovers() {
+			t.Errorf("left behind: %s", left)
+		}
+	}
 	n.stop()
 	for _, left := range n.leftovers() {
 		t.Errorf("left behind: %s", left)
@@ -268,15 +275,19 @@ func (n *node) destroy() {
 	n.removeCgroups()
 }
 
-// leftovers lists mounts, processes and containers' cgroups that still refer to this node.
+// leftovers lists what there still is of pods: mounts, processes, containers' cgroups, files, and while the node runs
+// what containerd holds.
 func (n *node) leftovers() []string {
 	var left []string
 	deadline := time.Now().Add(20 * time.Second) // shims end by themselves, a moment after their last task
 	for {
 		left = nil
-		mounts, _ := os.ReadFile("/proc/self/mounts")
+		if n.up {
+			left = n.stored()
+		}
+		mounts, _ := os.ReadFile("/proc/self/mountinfo")
 		for line := range strings.Lines(string(mounts)) {
-			if strings.Contains(line, n.dir) && !(n.up && strings.Contains(line, "/containerd/state tmpfs ")) {
+			if strings.Contains(line, n.dir) && !(n.up && strings.Contains(line, "/containerd/state ")) {
 				left = append(left, "mount "+strings.TrimSpace(line))
 			}
 		}
@@ -287,7 +298,9 @@ func (n *node) leftovers() []string {
 				left = append(left, "process "+strings.ReplaceAll(string(cmd), "\x00", " "))
 			}
 		}
-		for _, dir := range []string{"netns", "shm", "fifo", "s"} {
+		for _, dir := range []string{
+			"netns", "shm", "fifo", "s", "views", "state/runc/k8s.io", "state/io.containerd.runtime.v2.task/k8s.io", "root/io.containerd.runtime.v2.task/k8s.io",
+		} {
 			for _, e := range readDir(filepath.Join(n.dir, "agent/containerd", dir)) {
 				if !strings.HasPrefix(e, "containerd.sock") {
 					left = append(left, dir+"/"+e)
@@ -301,6 +314,51 @@ func (n *node) leftovers() []string {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// stored lists what containerd holds beside images and their layers.
+func (n *node) stored() (left []string) {
+	ctx := engineContext(context.Background(), quietLogger())
+	add := func(kind, id string) { left = append(left, kind+" "+id) }
+	layers := 0
+	err := n.client.SnapshotService(n.snapshotter).Walk(ctx, func(_ context.Context, s snapshots.Info) error {
+		if layers++; s.Kind != snapshots.KindCommitted {
+			add("snapshot", s.Name)
+		}
+		return nil
+	})
+	leased, e := n.client.LeasesService().List(ctx)
+	err = errors.Join(err, e)
+	for _, l := range leased {
+		add("lease", l.ID)
+	}
+	containers, e := n.client.ContainerService().List(ctx)
+	err = errors.Join(err, e)
+	for _, c := range containers {
+		add("container", c.ID)
+	}
+	sandboxes, e := n.client.SandboxStore().List(ctx)
+	err = errors.Join(err, e)
+	for _, s := range sandboxes {
+		add("sandbox", s.ID)
+	}
+	ingests, e := n.client.ContentStore().ListStatuses(ctx)
+	err = errors.Join(err, e)
+	for _, i := range ingests {
+		add("ingest", i.Ref)
+	}
+	// The disk space of what was removed comes back with the garbage collection that this waits for.
+	lease, e := n.client.LeasesService().Create(ctx, leases.WithRandomID())
+	if err = errors.Join(err, e); e == nil {
+		err = errors.Join(err, n.client.LeasesService().Delete(ctx, lease, leases.SynchronousDelete))
+	}
+	if dirs := readDir(filepath.Join(n.dir, "agent/containerd/root/io.containerd.snapshotter.v1.overlayfs/snapshots")); n.snapshotter == "overlayfs" && len(left) == 0 && len(dirs) != layers {
+		add("snapshots on disk", fmt.Sprint(len(dirs), " for ", layers))
+	}
+	if err != nil {
+		left = append(left, err.Error())
+	}
+	return left
 }
 
 func (n *node) removeCgroups() {

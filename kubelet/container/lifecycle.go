@@ -66,7 +66,10 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 		if err != nil {
 			ctx, cancel := undo(ctx)
 			defer cancel()
-			err = errors.Join(err, r.removeContainer(ctx, c))
+			if e := r.removeContainer(ctx, c); e != nil {
+				err = errors.Join(err, e)
+				r.cleanups.add("container "+id, func(ctx context.Context) error { return r.removeContainer(ctx, c) })
+			}
 		}
 	}()
 	_, err = r.client.ContainerService().Create(ctx, containers.Container{
@@ -142,8 +145,12 @@ func (r *Containerd) StartContainer(ctx context.Context, id string) error {
 	if err := r.startTask(ctx, c); err != nil {
 		ctx, cancel := undo(ctx)
 		defer cancel()
-		err = errors.Join(err, r.killTask(ctx, c.id))
-		r.failed(ctx, c, err)
+		if c.giveUp() {
+			err = errors.Join(err, r.killTask(ctx, c.id))
+			r.failed(ctx, c, err)
+		} else {
+			err = errors.Join(err, until(ctx, c.cleaned))
+		}
 		return fmt.Errorf("start container %s: %w", c.name, err)
 	}
 	return nil
@@ -161,24 +168,25 @@ func (r *Containerd) startTask(ctx context.Context, c *container) error {
 	if err := r.openLog(c, request); err != nil {
 		return err
 	}
-	if _, err := r.tasks.Create(ctx, request); err != nil {
+	created, err := r.tasks.Create(ctx, request)
+	if err != nil {
 		return native(err)
 	}
 	// The time of the start is stored while runc starts the process.
 	c.mu.Lock()
-	c.rec.StartedAt = time.Now()
+	c.pid, c.rec.StartedAt = created.Pid, time.Now()
 	rec := c.rec
 	c.mu.Unlock()
 	saved := make(chan error, 1)
 	go func() { saved <- r.saveRecord(ctx, c.id, rec) }()
-	started, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: c.id})
+	_, err = r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: c.id})
 	if err = errors.Join(native(err), <-saved); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state == Created { // else its exit was faster
-		c.state, c.pid = Running, started.Pid
+		c.state = Running
 	}
 	return nil
 }
@@ -279,7 +287,7 @@ func (r *Containerd) removeContainer(ctx context.Context, c *container) error {
 	if err := r.stopContainer(ctx, c, 0); err != nil {
 		return err
 	}
-	if c.is(Exited) {
+	if !c.giveUp() {
 		if err := until(ctx, c.cleaned); err != nil {
 			return fmt.Errorf("remove container %s: %w", c.id, err)
 		}

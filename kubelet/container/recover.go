@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
 
 	"github.com/mini-k8s/mini/internal/netns"
 )
@@ -20,20 +21,21 @@ import (
 // leftovers are what adopt found that must not stay.
 type leftovers struct {
 	sandboxes  []*sandbox   // not ready
-	containers []*container // without a sandbox
+	containers []*container // without a sandbox or a root file system
 }
 
 // adopt makes what we hold in memory agree with containerd: at the start, and after its events were lost.
 //
 //	sandbox not ready                      taken away: RunSandbox did not come to its end
 //	container without a sandbox            taken away
+//	never started, no root file system     taken away: CreateContainer did not come to its end
 //	task runs                              adopted
 //	task ended                             its exit is dealt with as if it came now
-//	task created, never started            counts as ended
+//	never started, with a task or without  task and root file system are made anew when it is started: nothing has ended
 //	no task, record says it ended          stays
 //	no task, record says it was started    ended while nobody looked: by the shim's note, else 255
-//	no task, never started                 stays, to be started
-//	netns, shared memory, sockets          taken away when nothing above owns them
+//	netns, shared memory, sockets, shims   taken away when nothing above owns them
+//	looks into images                      taken away
 func (r *Containerd) adopt(ctx context.Context) (left leftovers, err error) {
 	stored, err := r.client.SandboxStore().List(ctx, "labels."+quoteLabel(labelKind)+"=="+kindSandbox)
 	if err != nil {
@@ -80,16 +82,43 @@ func (r *Containerd) adopt(ctx context.Context) (left leftovers, err error) {
 			left.containers = append(left.containers, c)
 			continue
 		}
+		whole, err := r.isWhole(ctx, c, procs[cr.ID])
+		if err != nil {
+			return left, err
+		}
+		if !whole {
+			left.containers = append(left.containers, c)
+			continue
+		}
 		r.adoptContainer(ctx, c, procs[cr.ID])
 	}
 	return left, nil
+}
+
+// isWhole tells whether a container's record has the root file system that CreateContainer makes after it. Only of one that
+// was never started is that to be doubted.
+func (r *Containerd) isWhole(ctx context.Context, c *container, p *tasktypes.Process) (bool, error) {
+	r.mu.Lock()
+	_, known := r.containers[c.id]
+	r.mu.Unlock()
+	if known || p != nil || !c.rec.StartedAt.IsZero() || !c.rec.FinishedAt.IsZero() {
+		return true, nil
+	}
+	_, err := r.client.SnapshotService(r.snapshotter).Stat(ctx, c.id)
+	if err = native(err); errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return true, err
 }
 
 // removeLeft takes away what must not stay, and what a crash left behind that no record names.
 func (r *Containerd) removeLeft(ctx context.Context, left leftovers) {
 	for _, c := range left.containers {
 		if err := errors.Join(r.killTask(ctx, c.id), r.removeContainer(ctx, c)); err != nil {
-			r.log.Warn("could not remove a container without a sandbox", "container", c.id, "err", err)
+			r.log.Warn("could not remove a half-made container, will try again", "container", c.id, "err", err)
+			r.cleanups.add("container "+c.id, func(ctx context.Context) error {
+				return errors.Join(r.killTask(ctx, c.id), r.removeContainer(ctx, c))
+			})
 		}
 	}
 	for _, s := range left.sandboxes {
@@ -97,7 +126,8 @@ func (r *Containerd) removeLeft(ctx context.Context, left leftovers) {
 		err := r.destroySandbox(ctx, s)
 		s.op.Unlock()
 		if err != nil {
-			r.log.Warn("could not remove a half-made sandbox", "sandbox", s.id, "err", err)
+			r.log.Warn("could not remove a half-made sandbox, will try again", "sandbox", s.id, "err", err)
+			r.removeLater(s)
 		}
 	}
 	if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
@@ -162,13 +192,41 @@ func (r *Containerd) adoptContainer(ctx context.Context, c *container, p *taskty
 		c.mu.Unlock()
 	case p != nil && p.Status == tasktypes.Status_STOPPED:
 		r.containerExited(ctx, c, exitRecord{Timestamp: p.ExitedAt.AsTime(), Status: int(p.ExitStatus)})
-	case p != nil:
-		if err := r.killTask(ctx, c.id); err != nil {
-			r.log.Warn("could not clean up a half-started container", "container", c.id, "err", err)
-		}
-		r.failed(ctx, c, errors.New("the start was interrupted by a restart of the node's agent"))
-	case !c.rec.StartedAt.IsZero():
+	case p == nil && !c.rec.StartedAt.IsZero():
 		r.containerExited(ctx, c, r.lastExit(c.id))
+	default:
+		r.takeBack(ctx, c)
+	}
+}
+
+// takeBack undoes a start that was cut short before the container's own program ran, so that it can be started again. The
+// root file system is made anew: it may have been mounted, and volatile overlays can be mounted but once.
+func (r *Containerd) takeBack(ctx context.Context, c *container) {
+	c.op.Lock() // a start that is under way comes to its end first
+	defer c.op.Unlock()
+	if !c.is(Created) || !c.giveUp() {
+		return
+	}
+	sn := r.client.SnapshotService(r.snapshotter)
+	err := r.killTask(ctx, c.id)
+	info, e := sn.Stat(ctx, c.id)
+	if err = errors.Join(err, native(e)); err == nil {
+		err = native(sn.Remove(ctx, c.id))
+	}
+	if err == nil {
+		_, e := sn.Prepare(ctx, c.id, info.Parent)
+		err = native(e)
+	}
+	if err == nil && !c.rec.StartedAt.IsZero() {
+		c.mu.Lock()
+		c.rec.StartedAt = time.Time{}
+		rec := c.rec
+		c.mu.Unlock()
+		err = r.saveRecord(ctx, c.id, rec)
+	}
+	if err != nil {
+		r.log.Warn("could not clean up a half-started container", "container", c.id, "err", err)
+		r.failed(ctx, c, errors.New("the start was interrupted by a restart of the node's agent"))
 	}
 }
 
@@ -191,6 +249,10 @@ func (r *Containerd) sweep(ctx context.Context) error {
 		found[dir] = readDir(filepath.Join(r.dir, dir))
 	}
 	sockets := readDir(r.sockets)
+	shims, err := r.listShims()
+	if err != nil {
+		return err
+	}
 
 	r.mu.Lock()
 	live := make(map[string]bool, len(r.sandboxes))
@@ -208,6 +270,11 @@ func (r *Containerd) sweep(ctx context.Context) error {
 	r.mu.Unlock()
 
 	var errs []error
+	for _, s := range shims {
+		if !live[s.sandboxID] {
+			errs = append(errs, s.kill())
+		}
+	}
 	for dir, remove := range removes {
 		for _, e := range found[dir] {
 			if !live[e] {

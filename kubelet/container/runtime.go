@@ -19,6 +19,7 @@ import (
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cap"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sys/unix"
@@ -86,13 +87,14 @@ type Containerd struct {
 	allCaps        []string
 	oomOnce        sync.Once
 
-	hub   hub
-	infos imageInfos
+	hub      hub
+	infos    imageInfos
+	cleanups cleanups
 
 	mu         sync.Mutex
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
-	exiting    sync.WaitGroup // goroutines that deal with an exit
+	exiting    sync.WaitGroup // goroutines that deal with an exit or clean up
 }
 
 var (
@@ -127,6 +129,7 @@ func New(cfg Config) (*Containerd, error) {
 		connected:  make(chan struct{}),
 		sandboxes:  make(map[string]*sandbox),
 		containers: make(map[string]*container),
+		cleanups:   cleanups{wake: make(chan struct{}, 1)},
 	}, nil
 }
 
@@ -145,6 +148,13 @@ func (r *Containerd) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("container runtime: %w", err)
 	}
 	close(r.connected)
+	r.exiting.Go(func() {
+		r.cleanups.run(engineContext(ctx, r.log), func(what string, err error) {
+			if ctx.Err() == nil {
+				r.log.Warn("could not clean up after a failure, will try again", "what", what, "err", err)
+			}
+		})
+	})
 	defer func() {
 		r.exiting.Wait()
 		stop()
@@ -261,6 +271,23 @@ func (r *Containerd) connect(ctx context.Context) error {
 		return err
 	}
 	r.engine, r.client, r.tasks, r.snapshotter = e, e.client, e.client.TaskService(), e.snapshotter
+	return r.dropLeases(ctx)
+}
+
+// dropLeases lets go of what imports and pulls held that an earlier life did not bring to their end: they went with it, also
+// those of other processes, which it served.
+func (r *Containerd) dropLeases(ctx context.Context) error {
+	ctx = engineContext(ctx, r.log)
+	leases := r.client.LeasesService()
+	stale, err := leases.List(ctx)
+	if err != nil {
+		return native(err)
+	}
+	for _, l := range stale {
+		if err := native(leases.Delete(ctx, l)); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
 	return nil
 }
 

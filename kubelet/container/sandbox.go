@@ -63,6 +63,12 @@ func (r *Containerd) RunSandbox(ctx context.Context, cfg SandboxConfig) (_ Sandb
 	defer s.op.Unlock()
 	// From here on a crash leaves a sandbox that is not ready, and recovery takes away whatever was made of it.
 	if err := r.storeSandbox(ctx, s); err != nil {
+		ctx, cancel := undo(ctx)
+		defer cancel()
+		if e := r.forgetSandbox(ctx, id); e != nil { // it may be there all the same
+			err = errors.Join(err, e)
+			r.cleanups.add("record of sandbox "+id, func(ctx context.Context) error { return r.forgetSandbox(ctx, id) })
+		}
 		return Sandbox{}, err
 	}
 	r.mu.Lock()
@@ -72,7 +78,10 @@ func (r *Containerd) RunSandbox(ctx context.Context, cfg SandboxConfig) (_ Sandb
 		if err != nil {
 			ctx, cancel := undo(ctx)
 			defer cancel()
-			err = errors.Join(err, r.destroySandbox(ctx, s))
+			if e := r.destroySandbox(ctx, s); e != nil {
+				err = errors.Join(err, e)
+				r.removeLater(s)
+			}
 		}
 	}()
 	netnsPath := ""
@@ -180,6 +189,14 @@ func (r *Containerd) storeSandbox(ctx context.Context, s *sandbox) error {
 	return native(err)
 }
 
+// forgetSandbox removes a sandbox's record. That there is none is no error.
+func (r *Containerd) forgetSandbox(ctx context.Context, id string) error {
+	if err := native(r.client.SandboxStore().Delete(ctx, id)); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
 func (r *Containerd) updateSandbox(ctx context.Context, s *sandbox) error {
 	ext, err := marshalRecord(s.rec)
 	if err != nil {
@@ -204,17 +221,20 @@ func (r *Containerd) startPause(ctx context.Context, s *sandbox, spec *specs.Spe
 	if err != nil {
 		return native(err)
 	}
-	if _, err = r.tasks.Create(ctx, &tasks.CreateTaskRequest{ContainerID: s.id}); err != nil {
+	created, err := r.tasks.Create(ctx, &tasks.CreateTaskRequest{ContainerID: s.id})
+	if err != nil {
 		return fmt.Errorf("create pause: %w", native(err))
 	}
-	started, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: s.id})
-	if err != nil {
+	s.mu.Lock()
+	s.pid = created.Pid
+	s.mu.Unlock()
+	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: s.id}); err != nil {
 		return fmt.Errorf("start pause: %w", native(err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == Created {
-		s.state, s.pid = Running, started.Pid
+		s.state = Running
 	}
 	return nil
 }
@@ -269,15 +289,17 @@ func (r *Containerd) stopPause(ctx context.Context, s *sandbox) error {
 		if err := signalPid(s.id, s.processID(), syscall.SIGKILL); err != nil {
 			return err
 		}
-		return until(ctx, s.cleaned)
+	} else if s.giveUp() {
+		return r.killTask(ctx, s.id)
 	}
-	if s.is(Exited) {
-		return until(ctx, s.cleaned)
+	if err := until(ctx, s.cleaned); err != nil {
+		return err
 	}
-	return r.killTask(ctx, s.id)
+	return r.deleteTask(ctx, s.id) // a clean-up that failed is tried again
 }
 
-// killTask gets rid of a task in whatever state it is, half-made ones of an earlier life included.
+// killTask gets rid of a task in whatever state it is, half-made ones of an earlier life included. Who it belonged to was
+// given up.
 func (r *Containerd) killTask(ctx context.Context, id string) error {
 	_, err := r.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL), All: true})
 	if err = native(err); errdefs.IsNotFound(err) {
@@ -320,8 +342,14 @@ func (r *Containerd) destroySandbox(ctx context.Context, s *sandbox) error {
 	if err := native(r.client.ContainerService().Delete(ctx, s.id)); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove sandbox %s: %w", s.id, err)
 	}
-	if err := native(r.client.SandboxStore().Delete(ctx, s.id)); err != nil && !errdefs.IsNotFound(err) {
+	if err := r.forgetSandbox(ctx, s.id); err != nil {
 		return fmt.Errorf("remove sandbox %s: %w", s.id, err)
+	}
+	// A shim ends with its last task, unless it never had one.
+	if !s.rec.Ready {
+		if err := r.killShimOf(s.id); err != nil {
+			return fmt.Errorf("remove sandbox %s: %w", s.id, err)
+		}
 	}
 	// A shim takes its socket away itself, unless it was killed or its bundle, which says where the socket is, was removed
 	// before it came to that.

@@ -33,7 +33,7 @@ type container struct {
 
 	mu    sync.Mutex
 	state State
-	pid   uint32
+	pid   uint32 // of the task's first process, from the task's creation to its end
 	rec   record
 }
 
@@ -49,7 +49,7 @@ type sandbox struct {
 
 	mu    sync.Mutex
 	state State
-	pid   uint32
+	pid   uint32 // as a container's
 }
 
 func newContainer(id string, labels map[string]string, created time.Time, rec record) *container {
@@ -154,18 +154,41 @@ func (r *Containerd) sandbox(id string) (*sandbox, error) {
 }
 
 // exited takes note that the first process of a container or sandbox has ended. The event goes out as soon as what can be
-// asked about is settled; the task is taken out of the shim after that.
+// asked about is settled; the task is taken out of the shim after that. The end of a task that was given up (see giveUp) or
+// replaced since says nothing about the container.
 func (r *Containerd) exited(ctx context.Context, id string, exit exitRecord) {
 	r.mu.Lock()
 	c, s := r.containers[id], r.sandboxes[id]
 	r.mu.Unlock()
 	ctx = context.WithoutCancel(ctx)
 	switch {
-	case c != nil:
+	case c != nil && isExitOf(exit, c.processID()):
 		r.exiting.Go(func() { r.containerExited(ctx, c, exit) })
-	case s != nil:
+	case s != nil && isExitOf(exit, s.processID()):
 		r.exiting.Go(func() { r.sandboxExited(ctx, s, exit) })
 	}
+}
+
+// isExitOf is for a process that may have been given up. When a shim dies nobody may know the pid.
+func isExitOf(exit exitRecord, pid uint32) bool {
+	return pid != 0 && (exit.Pid == 0 || uint32(exit.Pid) == pid)
+}
+
+// giveUp makes sure that the end of a container's task, if it has one, is no more taken for the end of the container: whoever
+// asked deletes the task. It is false if the end was there first.
+func (c *container) giveUp() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pid = 0
+	return c.state != Exited
+}
+
+// giveUp is the same for a sandbox.
+func (s *sandbox) giveUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pid = 0
+	return s.state != Exited
 }
 
 func (r *Containerd) containerExited(ctx context.Context, c *container, exit exitRecord) {
