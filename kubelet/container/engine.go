@@ -18,8 +18,17 @@ import (
 	"strings"
 	"sync"
 
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	"github.com/containerd/containerd/api/services/diff/v1"
+	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
+	"github.com/containerd/containerd/api/services/tasks/v1"
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/introspection"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	sandboxes "github.com/containerd/containerd/v2/core/sandbox"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins"
@@ -39,7 +48,6 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/gc"
 	_ "github.com/containerd/containerd/v2/plugins/leases"
 	_ "github.com/containerd/containerd/v2/plugins/metadata"
-	_ "github.com/containerd/containerd/v2/plugins/mount"
 	_ "github.com/containerd/containerd/v2/plugins/services/containers"
 	_ "github.com/containerd/containerd/v2/plugins/services/content"
 	_ "github.com/containerd/containerd/v2/plugins/services/diff"
@@ -55,7 +63,6 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/services/warning"
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/native/plugin"
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
-	_ "github.com/containerd/containerd/v2/plugins/transfer"
 )
 
 // enginePlugins are the parts of containerd that a node runs. containerd's registry is global to the process and may hold
@@ -67,12 +74,10 @@ var enginePlugins = map[plugin.Type][]string{
 	plugins.GCPlugin:           {"scheduler"},
 	plugins.LeasePlugin:        {"manager"},
 	plugins.MetadataPlugin:     {"bolt"},
-	plugins.MountManagerPlugin: {"bolt"},
 	plugins.RuntimePluginV2:    {"task"},
 	plugins.SandboxStorePlugin: {"local"},
 	plugins.ShimPlugin:         {"manager"},
 	plugins.SnapshotPlugin:     {"native", "overlayfs"},
-	plugins.TransferPlugin:     {"local"},
 	plugins.WarningPlugin:      {plugins.DeprecationsPlugin},
 	plugins.ServicePlugin: {"containers-service", "content-service", "diff-service", "images-service",
 		"introspection-service", "namespaces-service", "snapshots-service", "tasks-service"},
@@ -171,12 +176,65 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 	if err := e.choose(ctx, cfg); err != nil {
 		return nil, err
 	}
-	ic := plugin.NewContext(ctx, e.set, properties("mini"))
-	e.client, err = containerd.New("", containerd.WithInMemoryServices(ic), containerd.WithDefaultNamespace(namespace))
+	services, err := inMemory(plugin.NewContext(ctx, e.set, properties("mini")))
+	if err != nil {
+		return nil, err
+	}
+	e.client, err = containerd.New("", containerd.WithServices(services...), containerd.WithDefaultNamespace(namespace))
 	if err != nil {
 		return nil, err
 	}
 	return e, e.serve(grpcAddress, cfg.log)
+}
+
+// inMemory gives a client what enginePlugins offer. containerd.WithInMemoryServices wants a mount manager and a transfer
+// service as well, which nothing here uses; the former brings text/template, and with it a fifth of the binary: the linker
+// keeps every method of every type where a template might call it.
+func inMemory(ic *plugin.InitContext) ([]containerd.ServicesOpt, error) {
+	var list []containerd.ServicesOpt
+	var errs []error
+	offer := func(t plugin.Type, id string, option func(any) containerd.ServicesOpt) {
+		service, err := ic.GetByID(t, id)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("containerd plugin %s.%s: %w", t, id, err))
+			return
+		}
+		list = append(list, option(service))
+	}
+	offer(plugins.EventPlugin, "exchange", func(s any) containerd.ServicesOpt {
+		return containerd.WithEventService(s.(containerd.EventService))
+	})
+	offer(plugins.LeasePlugin, "manager", func(s any) containerd.ServicesOpt {
+		return containerd.WithLeasesService(s.(leases.Manager))
+	})
+	offer(plugins.SandboxStorePlugin, "local", func(s any) containerd.ServicesOpt {
+		return containerd.WithSandboxStore(s.(sandboxes.Store))
+	})
+	offer(plugins.ServicePlugin, "content-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithContentStore(s.(content.Store))
+	})
+	offer(plugins.ServicePlugin, "images-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithImageClient(s.(imagesapi.ImagesClient))
+	})
+	offer(plugins.ServicePlugin, "snapshots-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithSnapshotters(s.(map[string]snapshots.Snapshotter))
+	})
+	offer(plugins.ServicePlugin, "containers-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithContainerClient(s.(containersapi.ContainersClient))
+	})
+	offer(plugins.ServicePlugin, "tasks-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithTaskClient(s.(tasks.TasksClient))
+	})
+	offer(plugins.ServicePlugin, "diff-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithDiffClient(s.(diff.DiffClient))
+	})
+	offer(plugins.ServicePlugin, "namespaces-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithNamespaceClient(s.(namespacesapi.NamespacesClient))
+	})
+	offer(plugins.ServicePlugin, "introspection-service", func(s any) containerd.ServicesOpt {
+		return containerd.WithIntrospectionService(s.(introspection.Service))
+	})
+	return list, errors.Join(errs...)
 }
 
 // choose takes the best snapshotter that works here.
