@@ -124,9 +124,13 @@ func meetEachOther(t *testing.T, c *scenario.Cluster) {
 	}
 	for _, from := range names {
 		for i, to := range ips {
-			if out, err := inPod(from, "http://"+to+":8080"); err != nil || out != names[i]+" 1" {
-				t.Errorf("pod %s to pod %s: %q, %v", from, names[i], out, err)
-			}
+			// A node may hear of another's pods a moment after they are ready.
+			c.Eventually(60*time.Second, func() error {
+				if out, err := inPod(from, "http://"+to+":8080"); err != nil || out != names[i]+" 1" {
+					return fmt.Errorf("pod %s to pod %s: %q, %w", from, names[i], out, err)
+				}
+				return nil
+			})
 		}
 		// The pod's own address must arrive unchanged at the other pod.
 		own, err := inPod(from, "http://"+ips[(slices.Index(names, from)+1)%3]+":8080/client")

@@ -55,6 +55,18 @@ func (k kubectlTest) says(want string, args ...string) {
 	}
 }
 
+// shows is says for what a controller or an event brings about after the call that caused it has returned.
+func (k kubectlTest) shows(want string, args ...string) {
+	k.Helper()
+	k.c.Eventually(30*time.Second, func() error {
+		out, err := k.c.TryKubectl(time.Minute, args...)
+		if err != nil || !regexp.MustCompile(want).Match(out) {
+			return fmt.Errorf("kubectl %s: %v, said:\n%s\nwant %s", strings.Join(args, " "), err, out, want)
+		}
+		return nil
+	})
+}
+
 // fails runs kubectl and wants it to fail and to print the text.
 func (k kubectlTest) fails(want string, args ...string) {
 	k.Helper()
@@ -83,15 +95,15 @@ func (k kubectlTest) run() {
 	k.says("deployment.apps/web created", "apply", "-f", manifest)
 	k.says("deployment.apps/web unchanged", "apply", "-f", manifest)
 	k.says("successfully rolled out", "rollout", "status", "deployment/web", "--timeout=60s")
-	k.says(`(?m)^web +2/2 +2 +2 +\S+ +e2e +docker.io/mini/e2e:1 +app=web`, "get", "deployment", "web", "-o", "wide")
+	k.shows(`(?m)^web +2/2 +2 +2 +\S+ +e2e +docker.io/mini/e2e:1 +app=web`, "get", "deployment", "web", "-o", "wide")
 	pod := k.c.Kubectl("get", "pods", "-o", "jsonpath={.items[0].metadata.name}")
 	namespace := k.c.Kubectl("get", "pod", pod, "-o", "jsonpath={.metadata.namespace}")
-	k.says(`(?m)^`+pod+` +1/1 +Running +0 +\S+ +10\.42\.\S+ +server +<none> +<none>$`, "get", "pod", pod, "-o", "wide")
-	k.says(`(?m)^server +Ready +<none> +\S+ +v1\.36\S+ +172\.31\.250\.1 +<none> +\S.* +containerd://`, "get", "nodes", "-o", "wide")
-	k.says(`(?s)Status: +Running.*Ready +True.*Successfully assigned `+namespace+`/`+pod+` to server.*Started container e2e`, "describe", "pod", pod)
-	k.says(`(?s)Replicas: +2 desired \| 2 updated \| 2 total \| 2 available.*ScalingReplicaSet`, "describe", "deployment", "web")
-	k.says(`(?s)Name: +server.*Ready +True.*`+pod, "describe", "node", "server")
-	k.says(`(?s)^apiVersion: v1\nkind: Pod.*phase: Running`, "get", "pod", pod, "-o", "yaml")
+	k.shows(`(?m)^`+pod+` +1/1 +Running +0 +\S+ +10\.42\.\S+ +server +<none> +<none>$`, "get", "pod", pod, "-o", "wide")
+	k.shows(`(?m)^server +Ready +<none> +\S+ +v1\.36\S+ +172\.31\.250\.1 +<none> +\S.* +containerd://`, "get", "nodes", "-o", "wide")
+	k.shows(`(?s)Status: +Running.*Ready +True.*Successfully assigned `+namespace+`/`+pod+` to server.*Started container e2e`, "describe", "pod", pod)
+	k.shows(`(?s)Replicas: +2 desired \| 2 updated \| 2 total \| 2 available.*ScalingReplicaSet`, "describe", "deployment", "web")
+	k.shows(`(?s)Name: +server.*Ready +True.*`+pod, "describe", "node", "server")
+	k.shows(`(?s)^apiVersion: v1\nkind: Pod.*phase: Running`, "get", "pod", pod, "-o", "yaml")
 
 	k.says(`^hi\n$`, "exec", pod, "--", "echo", "hi")
 	if out, err := k.c.TryKubectlInput(time.Minute, "through the pod", "exec", "-i", pod, "--", "cat"); err != nil || string(out) != "through the pod" {
@@ -104,11 +116,11 @@ func (k kubectlTest) run() {
 	k.copyFile(pod)
 
 	k.says("service/web exposed", "expose", "deployment/web", "--port=80", "--target-port=8080")
-	k.says(`(?s)Endpoints: +10\.42\.\d+\.\d+:8080,10\.42\.\d+\.\d+:8080`, "describe", "service", "web")
+	k.shows(`(?s)Endpoints: +10\.42\.\d+\.\d+:8080,10\.42\.\d+\.\d+:8080`, "describe", "service", "web")
 	k.says("deployment.apps/web scaled", "scale", "deployment/web", "--replicas=3")
 	k.says("deployment.apps/web configured", "apply", "-f", writeManifest(k.T, strings.ReplaceAll(applied, scenario.Image, scenario.Image2)))
 	k.says("successfully rolled out", "rollout", "status", "deployment/web", "--timeout=60s")
-	k.says("(?s)REVISION.*1 .*2 ", "rollout", "history", "deployment/web")
+	k.shows("(?s)REVISION.*1 .*2 ", "rollout", "history", "deployment/web")
 	k.says("rolled back", "rollout", "undo", "deployment/web")
 	k.says("successfully rolled out", "rollout", "status", "deployment/web", "--timeout=60s")
 	k.says("^"+regexp.QuoteMeta(scenario.Image)+"$", "get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}")

@@ -20,7 +20,7 @@ func TestProbes(t *testing.T) {
 	vip := c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 
 	// A failing readiness takes the pod out of the VIP, and back in when it recovers.
-	post(t, c, ips[0], "ready=false")
+	post(c, ips[0], "ready=false")
 	c.Eventually(60*time.Second, func() error {
 		for range 10 {
 			out, err := c.Get("server", "http://"+vip)
@@ -30,7 +30,7 @@ func TestProbes(t *testing.T) {
 		}
 		return nil
 	})
-	post(t, c, ips[0], "ready=true")
+	post(c, ips[0], "ready=true")
 	meetsAll(c, "VIP after recovery", names, func() (string, error) { return c.Get("server", "http://"+vip) })
 
 	// Each form of liveness probe restarts its container when it fails.
@@ -53,7 +53,7 @@ spec:
 		name := "live-" + form
 		if form != "tcp" { // nothing listens on port 7
 			c.Kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout=30s")
-			post(t, c, podIP(t, c, name), "healthy=false")
+			post(c, podIP(t, c, name), "healthy=false")
 		}
 		c.Eventually(60*time.Second, func() error {
 			p, err := c.Client.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
@@ -86,12 +86,13 @@ spec:
 	}
 }
 
-// post switches a test server's health, from inside the server node.
-func post(t *testing.T, c *scenario.Cluster, ip, query string) {
-	t.Helper()
-	if _, err := c.Get("server", "http://"+ip+":8080/set?"+query); err != nil {
-		t.Fatal(err)
-	}
+// post switches a test server's health, from inside the server node. A container without a readiness probe is ready before
+// its program listens, so that is waited for.
+func post(c *scenario.Cluster, ip, query string) {
+	c.Eventually(60*time.Second, func() error {
+		_, err := c.Get("server", "http://"+ip+":8080/set?"+query)
+		return err
+	})
 }
 
 func podIP(t *testing.T, c *scenario.Cluster, name string) string {
