@@ -6,7 +6,7 @@ GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X github.com/mini-k8s/mini/internal/version.Mini=$(VERSION)
 # grpcnotrace leaves out the pages of requests that nobody serves here, and the templates they are made of.
-BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags grpcnotrace
+BUILD       := CGO_ENABLED=0 $(GO) build -modfile=bin/lean.mod -trimpath -buildvcs=false -tags grpcnotrace
 DEBS        := iptables libseccomp-dev pkg-config gcc libc6-dev busybox-static zstd curl iproute2 conntrack
 HELLO_IMAGE := bin/images/hello.tar
 TEST_TIMEOUT ?= 20m
@@ -30,8 +30,14 @@ deps: ## Install from Debian's packages what building and running need
 
 build: deps helpers openapi mini ## Build bin/mini with all that is embedded in it
 
-mini: ## Build bin/mini alone, with the helpers as they are
+mini: bin/lean.mod ## Build bin/mini alone, with the helpers as they are
 	$(BUILD) -ldflags '$(LDFLAGS)' -o bin/mini ./cmd/mini
+
+# lean.mod is go.mod with stand-ins for modules that would make the binary large, see internal/lean.
+bin/lean.mod: go.mod go.sum
+	@mkdir -p bin
+	cp go.sum bin/lean.sum
+	cp go.mod $@ && $(GO) mod edit -replace github.com/google/go-cmp=./internal/lean/go-cmp $@
 
 images: $(HELLO_IMAGE) ## Build the example's image
 

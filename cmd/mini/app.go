@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mini-k8s/mini/cni"
 	"github.com/mini-k8s/mini/internal/version"
@@ -34,8 +36,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	if len(args) == 1 && os.Getenv("CNI_COMMAND") != "" {
 		return cni.PluginMain() // a container runtime calls mini as the CNI plugin of that name
 	}
-	app := newApp(s)
-	err := app.RunContext(ctx, permute(app, args))
+	root := rootCommand(s)
+	root.SetArgs(args[1:])
+	err := root.ExecuteContext(ctx)
 	var usage usageError
 	var exit *exec.ExitError
 	switch {
@@ -52,59 +55,49 @@ func run(ctx context.Context, args []string, s streams) int {
 	}
 }
 
-func newApp(s streams) *cli.App {
-	app := &cli.App{
-		Name:                 "mini",
-		Usage:                "Kubernetes in one small binary",
-		Version:              version.Mini,
-		HideVersion:          true,
-		EnableBashCompletion: true,
-		Reader:               s.in,
-		Writer:               s.out,
-		ErrWriter:            s.err,
-		ExitErrHandler:       func(*cli.Context, error) {}, // run decides
-		OnUsageError:         onUsageError,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("%q is not a command of mini; `mini help` lists them", c.Args().First())
-			}
-			return cli.ShowAppHelp(c)
-		},
-		Commands: []*cli.Command{
-			serverCommand(s), agentCommand(s), clusterCommand(s), kubectlCommand(s), imageCommand(s), tokenCommand(s),
-			checkCommand(s), cleanupCommand(s), versionCommand(s), completionCommand(s),
-		},
-	}
-	for _, c := range app.Commands {
-		prepareCommand(c)
-	}
-	return app
+func rootCommand(s streams) *cobra.Command {
+	root := group("mini", "Kubernetes in one small binary",
+		serverCommand(s), agentCommand(s), clusterCommand(s), kubectlCommand(s), imageCommand(s), tokenCommand(s),
+		checkCommand(s), cleanupCommand(s), versionCommand(s))
+	root.SilenceErrors, root.SilenceUsage = true, true // run says what failed, and no more
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return fromEnvironment(c.Flags()) }
+	return root
 }
 
-// prepareCommand gives a command and all below it the same answer to mistakes.
-func prepareCommand(c *cli.Command) {
-	c.OnUsageError = onUsageError
-	for _, sub := range c.Subcommands {
-		prepareCommand(sub)
-	}
-	if len(c.Subcommands) > 0 && c.Action == nil {
-		c.Action = func(ctx *cli.Context) error {
-			if ctx.Args().Present() {
-				return usagef("%q is not a command of `mini %s`; `mini %s --help` lists them", ctx.Args().First(), c.Name, c.Name)
+// group is a command that only holds others.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{
+		Use: name, Short: short,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("%q is not a command of `%s`; `%s --help` lists them", args[0], c.CommandPath(), c.CommandPath())
 			}
-			return cli.ShowSubcommandHelp(ctx)
-		}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	g.AddCommand(commands...)
+	return g
 }
 
-func onUsageError(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+// flagsOnly is for commands without arguments.
+func flagsOnly(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s: %q is too much: it takes flags only", c.CommandPath(), strings.Join(args, " "))
+	}
+	return nil
+}
 
-func versionCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:  "version",
-		Usage: "Print the version of mini and of the Kubernetes API it serves",
-		Flags: []cli.Flag{outputFlag()},
-		Action: func(c *cli.Context) error {
+func versionCommand(s streams) *cobra.Command {
+	return withFlags(&cobra.Command{
+		Use:   "version",
+		Short: "Print the version of mini and of the Kubernetes API it serves",
+		Args:  flagsOnly,
+		RunE: func(c *cobra.Command, _ []string) error {
 			if asJSON, err := wantJSON(c); err != nil {
 				return err
 			} else if asJSON {
@@ -113,16 +106,14 @@ func versionCommand(s streams) *cli.Command {
 			_, err := fmt.Fprintf(s.out, "mini %s (Kubernetes API %s, %s)\n", version.Mini, version.Kubernetes, version.Info().Platform)
 			return err
 		},
-	}
+	}, output)
 }
 
-// outputFlag is -o, for commands whose answer a script may want.
-func outputFlag() cli.Flag {
-	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FORMAT`: text or json", Value: "text"}
-}
+// output is -o, for commands whose answer a script may want.
+func output(fs *pflag.FlagSet) { fs.StringP("output", "o", "text", "`FORMAT`: text or json") }
 
-func wantJSON(c *cli.Context) (bool, error) {
-	switch o := c.String("output"); o {
+func wantJSON(c *cobra.Command) (bool, error) {
+	switch o := stringOf(c, "output"); o {
 	case "text", "":
 		return false, nil
 	case "json":
@@ -136,39 +127,4 @@ func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
-}
-
-func completionCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:      "completion",
-		Usage:     "Print a completion script: source <(mini completion bash)",
-		ArgsUsage: "bash|zsh",
-		Action: func(c *cli.Context) error {
-			script, ok := completions[c.Args().First()]
-			if !ok || c.NArg() != 1 {
-				return usagef("completion wants one shell, bash or zsh")
-			}
-			_, err := io.WriteString(s.out, script)
-			return err
-		},
-	}
-}
-
-// completions ask mini itself: with --generate-bash-completion it prints the words that may come next.
-var completions = map[string]string{
-	"bash": `_mini() {
-  local words
-  words=$("${COMP_WORDS[@]:0:COMP_CWORD}" --generate-bash-completion 2>/dev/null)
-  COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))
-}
-complete -o default -F _mini mini
-`,
-	"zsh": `#compdef mini
-_mini() {
-  local -a words
-  words=("${(@f)$(${words[@]:0:$#words-1} --generate-bash-completion 2>/dev/null)}")
-  _describe 'mini' words
-}
-compdef _mini mini
-`,
 }

@@ -2,13 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
 )
 
 func runMini(t *testing.T, args ...string) (code int, out, errOut string) {
@@ -67,28 +68,74 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestPermute(t *testing.T) {
-	app := &cli.App{Commands: []*cli.Command{
-		{Name: "kubectl", SkipFlagParsing: true},
-		{Name: "cluster", Subcommands: []*cli.Command{{
-			Name:  "create",
-			Flags: []cli.Flag{&cli.IntFlag{Name: "agents"}, &cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}}},
-		}}},
-	}}
-	for name, tt := range map[string]struct{ in, want string }{
-		"flags-after-the-name":  {"mini cluster create dev --agents 2", "mini cluster create --agents 2 -- dev"},
-		"with-equals":           {"mini cluster create dev --agents=2", "mini cluster create --agents=2 -- dev"},
-		"a-switch-has-no-value": {"mini cluster create -q dev", "mini cluster create -q -- dev"},
-		"after-dashes":          {"mini cluster create dev -- curl -s --agents", "mini cluster create -- dev curl -s --agents"},
-		"own-flags":             {"mini kubectl get pods -o wide", "mini kubectl get pods -o wide"},
-		"no-command":            {"mini --help", "mini --help"},
-		"group":                 {"mini cluster --help", "mini cluster --help"},
+// TestFlags: flags may stand behind arguments, lists repeat or have commas, and the command line wins over the environment,
+// which wins over the file.
+func TestFlags(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("node-label: [a=file, b=file]\nnode-name: file\nlog-level: warn\nhttps-port: 7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("MINI_NODE_NAME", "env")
+	t.Setenv("MINI_HTTPS_PORT", "8")
+	t.Setenv("MINI_TLS_SAN", "one,two")
+	t.Setenv("MINI_TOKEN", "secret")
+	c := serverCommand(streams{})
+	if err := c.ParseFlags([]string{"--https-port", "9", "--node-taint=a=b:NoSchedule", "extra", "--node-taint", "c=d:NoSchedule,e=f:NoExecute", "--config", file}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(fromEnvironment(c.Flags()), prepareNode(c, nil)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"https-port": "9", "node-name": "env", "log-level": "warn", "log-format": "text", "token": "secret",
+		"node-label": "[a=file,b=file]", "tls-san": "[one,two]", "node-taint": "[a=b:NoSchedule,c=d:NoSchedule,e=f:NoExecute]",
+	} {
+		if got := c.Flags().Lookup(name).Value.String(); got != want {
+			t.Errorf("--%s is %q, want %q", name, got, want)
+		}
+	}
+	if args := c.Flags().Args(); !slices.Equal(args, []string{"extra"}) {
+		t.Errorf("arguments %q", args)
+	}
+	if os.Getenv("MINI_TOKEN") != "" {
+		t.Error("the token is still in the environment")
+	}
+}
+
+// TestArguments: what stands behind -- is not mini's, and kubectl reads its own flags.
+func TestArguments(t *testing.T) {
+	for name, tt := range map[string]struct {
+		in   []string
+		want string
+	}{
+		"flags-behind-the-name": {[]string{"cluster", "delete", "dev", "--cluster-dir", t.TempDir()}, "there is no cluster dev\n"},
+		"help":                  {[]string{"cluster", "--help"}, "Available Commands:"},
+		"no-command":            {nil, "Available Commands:"},
+		"completion":            {[]string{"__complete", "cluster", "cr"}, "create\t"},
+		"completion-script":     {[]string{"completion", "bash"}, "__start_mini"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := permute(app, strings.Fields(tt.in))
-			if !slices.Equal(got, strings.Fields(tt.want)) {
-				t.Errorf("%q, want %q", strings.Join(got, " "), tt.want)
+			if code, out, errOut := runMini(t, tt.in...); code != 0 || !strings.Contains(out, tt.want) {
+				t.Errorf("exit code %d, said %q %q; want %q", code, out, errOut, tt.want)
 			}
 		})
+	}
+	root := rootCommand(streams{})
+	for in, want := range map[string][]string{
+		"kubectl get pods -o wide":                 {"get", "pods", "-o", "wide"},
+		"kubectl --help":                           {"--help"},
+		"cluster exec dev n -- curl -s --agents":   {"dev", "n", "curl", "-s", "--agents"},
+		"cluster exec --cluster-dir d dev n -- id": {"dev", "n", "id"},
+	} {
+		c, rest, err := root.Find(strings.Fields(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		c.RunE, c.Args = func(_ *cobra.Command, args []string) error { got = args; return nil }, nil
+		root.SetArgs(strings.Fields(in))
+		if err := root.Execute(); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q (found %q), %v; want %q", in, got, rest, err, want)
+		}
 	}
 }

@@ -6,17 +6,17 @@ import (
 	"io"
 	"text/tabwriter"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
 
 	"github.com/mini-k8s/mini/cmd/mini/check"
 )
 
-func checkCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:  "check",
-		Usage: "Say what this machine lacks to be a node, and the fix for each",
-		Flags: []cli.Flag{dataDirFlag(), text("https-port", "6443", "`PORT` that the API server would take"), outputFlag()},
-		Action: func(c *cli.Context) error {
+func checkCommand(s streams) *cobra.Command {
+	return withFlags(&cobra.Command{
+		Use:   "check",
+		Short: "Say what this machine lacks to be a node, and the fix for each",
+		Args:  flagsOnly,
+		RunE: func(c *cobra.Command, _ []string) error {
 			r := &reader{c: c}
 			api := r.port("https-port")
 			if err := r.err(); err != nil {
@@ -26,7 +26,7 @@ func checkCommand(s streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			found := check.Run(c.Context, check.Options{DataDir: c.String("data-dir"), Ports: []int{api, kubeletPort}, Agent: true})
+			found := check.Run(c.Context(), check.Options{DataDir: stringOf(c, "data-dir"), Ports: []int{api, kubeletPort}, Agent: true})
 			if asJSON {
 				err = printJSON(s.out, found)
 			} else {
@@ -37,7 +37,7 @@ func checkCommand(s streams) *cli.Command {
 			}
 			return err
 		},
-	}
+	}, dataDir, text("https-port", "6443", "`PORT` that the API server would take"), output)
 }
 
 func printFindings(out io.Writer, found []check.Finding) error {

@@ -10,7 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mini-k8s/mini/cni"
 	"github.com/mini-k8s/mini/dns"
@@ -19,21 +20,12 @@ import (
 )
 
 // cleanupCommand is what is left to do when a machine shall be no node any more, or shall start anew.
-func cleanupCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:  "cleanup",
-		Usage: "End the pods of this node, whose mini has been stopped, and remove its links, rules, mounts and cgroups; with --data its files too",
-		Flags: []cli.Flag{
-			dataDirFlag(),
-			&cli.BoolFlag{Name: "data", Usage: "remove DATA-DIR as well: the node's certificates and images, and on a server the cluster"},
-			text("cluster-dns", "10.43.0.10", "`ADDRESS` of cluster DNS"),
-			text("https-port", "6443", "`PORT` of the API server"),
-			hidden(text("cgroup-root", "", "`CGROUP` below which pods and containers live")),
-		},
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("cleanup: %q is too much: it takes flags only", c.Args().First())
-			}
+func cleanupCommand(s streams) *cobra.Command {
+	return withFlags(&cobra.Command{
+		Use:   "cleanup",
+		Short: "End the pods of this node, whose mini has been stopped, and remove its links, rules, mounts and cgroups; with --data its files too",
+		Args:  flagsOnly,
+		RunE: func(c *cobra.Command, _ []string) error {
 			r := &reader{c: c}
 			n := nodeLeftovers{dns: r.address("cluster-dns"), cgroup: r.text("cgroup-root"), ports: []int{kubeletPort, r.port("https-port")}}
 			var err error
@@ -43,13 +35,19 @@ func cleanupCommand(s streams) *cli.Command {
 			if err := r.err(); err != nil {
 				return err
 			}
-			if err := n.remove(c.Context, c.Bool("data")); err != nil {
+			if err := n.remove(c.Context(), must(c.Flags().GetBool("data"))); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(s.out, "this node's pods, links, rules, mounts and cgroups are gone")
 			return err
 		},
-	}
+	},
+		dataDir, cgroupRoot,
+		func(fs *pflag.FlagSet) {
+			fs.Bool("data", false, "remove DATA-DIR as well: the node's certificates and images, and on a server the cluster")
+		},
+		text("cluster-dns", "10.43.0.10", "`ADDRESS` of cluster DNS"),
+		text("https-port", "6443", "`PORT` of the API server"))
 }
 
 // nodeLeftovers is what a node has on the machine.

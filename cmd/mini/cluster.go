@@ -12,7 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mini-k8s/mini/cluster"
 )
@@ -20,82 +21,69 @@ import (
 // readyTimeout bounds how long `cluster create` waits; Ready is a matter of seconds.
 const readyTimeout = 2 * time.Minute
 
-func clusterCommand(s streams) *cli.Command {
+func clusterCommand(s streams) *cobra.Command {
 	dir := text("cluster-dir", cluster.DefaultDir, "`DIR` that holds the throwaway clusters")
-	return &cli.Command{
-		Name:  "cluster",
-		Usage: "Make, use and remove throwaway clusters on this machine",
-		Subcommands: []*cli.Command{
-			{
-				Name: "create", ArgsUsage: "NAME", Usage: "Make a cluster of a server and agents and wait until its nodes are Ready",
-				Flags: []cli.Flag{
-					dir,
-					&cli.IntFlag{Name: "agents", Usage: "`NUMBER` of nodes beside the server"},
-					&cli.StringSliceFlag{Name: "publish", Usage: "`HOSTPORT:NODEPORT`: answer on 127.0.0.1:HOSTPORT with a NodePort, repeatable"},
-					&cli.StringSliceFlag{Name: "image", Usage: "`FILE.tar` that every node imports, repeatable"},
-				},
-				Action: func(c *cli.Context) error { return createCluster(c, s) },
-			},
-			{
-				Name: "list", Usage: "List the clusters",
-				Flags:  []cli.Flag{dir, outputFlag()},
-				Action: func(c *cli.Context) error { return listClusters(c, s.out) },
-			},
-			{
-				Name: "exec", ArgsUsage: "NAME NODE -- COMMAND…", Usage: "Run a command in a node's network, with the cluster's DNS",
-				Flags:  []cli.Flag{dir},
-				Action: func(c *cli.Context) error { return execInNode(c, s) },
-			},
-			{
-				Name: "load", ArgsUsage: "NAME FILE.tar…", Usage: "Import images into every node",
-				Flags:  []cli.Flag{dir},
-				Action: func(c *cli.Context) error { return loadImages(c, s) },
-			},
-			{
-				Name: "stop", ArgsUsage: "NAME", Usage: "End all processes of a cluster, pods included, and keep what it has stored",
-				Flags: []cli.Flag{dir},
-				Action: func(c *cli.Context) error {
-					return withCluster(c, func(cl *cluster.Cluster) error { return cl.StopAll(c.Context) })
-				},
-			},
-			{
-				Name: "start", ArgsUsage: "NAME", Usage: "Start the nodes of a stopped cluster and wait until they are Ready",
-				Flags: []cli.Flag{dir},
-				Action: func(c *cli.Context) error {
-					return withCluster(c, func(cl *cluster.Cluster) error {
-						ctx, cancel := context.WithTimeout(c.Context, readyTimeout)
-						defer cancel()
-						if err := cl.StartAll(ctx); err != nil {
-							return err
-						}
-						return cl.WaitReady(ctx, nil)
-					})
-				},
-			},
-			{
-				Name: "delete", ArgsUsage: "NAME", Usage: "Remove a cluster and every trace of it",
-				Flags:  []cli.Flag{dir},
-				Action: func(c *cli.Context) error { return deleteCluster(c, s.out) },
-			},
-		},
+	on := func(do func(context.Context, *cluster.Cluster) error) func(*cobra.Command, []string) error {
+		return func(c *cobra.Command, args []string) error { return withCluster(c, args, do) }
 	}
+	return group("cluster", "Make, use and remove throwaway clusters on this machine",
+		withFlags(&cobra.Command{
+			Use: "create NAME", Short: "Make a cluster of a server and agents and wait until its nodes are Ready",
+			RunE: func(c *cobra.Command, args []string) error { return createCluster(c, args, s) },
+		}, dir, func(fs *pflag.FlagSet) {
+			fs.Int("agents", 0, "`NUMBER` of nodes beside the server")
+			fs.StringSlice("publish", nil, "`HOSTPORT:NODEPORT`: answer on 127.0.0.1:HOSTPORT with a NodePort, repeatable")
+			fs.StringSlice("image", nil, "`FILE.tar` that every node imports, repeatable")
+		}),
+		withFlags(&cobra.Command{
+			Use: "list", Short: "List the clusters", Args: flagsOnly,
+			RunE: func(c *cobra.Command, _ []string) error { return listClusters(c, s.out) },
+		}, dir, output),
+		withFlags(&cobra.Command{
+			Use: "exec NAME NODE -- COMMAND…", Short: "Run a command in a node's network, with the cluster's DNS",
+			RunE: func(c *cobra.Command, args []string) error { return execInNode(c, args, s) },
+		}, dir),
+		withFlags(&cobra.Command{
+			Use: "load NAME FILE.tar…", Short: "Import images into every node",
+			RunE: func(c *cobra.Command, args []string) error { return loadImages(c, args, s) },
+		}, dir),
+		withFlags(&cobra.Command{
+			Use: "stop NAME", Short: "End all processes of a cluster, pods included, and keep what it has stored",
+			RunE: on(func(ctx context.Context, cl *cluster.Cluster) error { return cl.StopAll(ctx) }),
+		}, dir),
+		withFlags(&cobra.Command{
+			Use: "start NAME", Short: "Start the nodes of a stopped cluster and wait until they are Ready",
+			RunE: on(func(ctx context.Context, cl *cluster.Cluster) error {
+				ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+				defer cancel()
+				if err := cl.StartAll(ctx); err != nil {
+					return err
+				}
+				return cl.WaitReady(ctx, nil)
+			}),
+		}, dir),
+		withFlags(&cobra.Command{
+			Use: "delete NAME", Short: "Remove a cluster and every trace of it",
+			RunE: func(c *cobra.Command, args []string) error { return deleteCluster(c, args, s.out) },
+		}, dir),
+	)
 }
 
 // named returns the command's first n arguments, the rest, or a usage error.
-func named(c *cli.Context, names ...string) ([]string, []string, error) {
-	if c.NArg() < len(names) {
-		return nil, nil, usagef("%s: want %s", c.Command.HelpName, strings.Join(names, " "))
+func named(c *cobra.Command, args []string, names ...string) ([]string, []string, error) {
+	if len(args) < len(names) {
+		return nil, nil, usagef("%s: want %s", c.CommandPath(), strings.Join(names, " "))
 	}
-	return c.Args().Slice()[:len(names)], c.Args().Slice()[len(names):], nil
+	return args[:len(names)], args[len(names):], nil
 }
 
-func openCluster(c *cli.Context, name string) (*cluster.Cluster, error) {
-	return cluster.Open(c.String("cluster-dir"), name, slog.Default())
+func openCluster(c *cobra.Command, name string) (*cluster.Cluster, error) {
+	return cluster.Open(stringOf(c, "cluster-dir"), name, slog.Default())
 }
 
-// withCluster runs fn on the cluster that the only argument names.
-func withCluster(c *cli.Context, fn func(*cluster.Cluster) error) error {
-	args, _, err := named(c, "NAME")
+// withCluster runs do on the cluster that the only argument names.
+func withCluster(c *cobra.Command, args []string, do func(context.Context, *cluster.Cluster) error) error {
+	args, _, err := named(c, args, "NAME")
 	if err != nil {
 		return err
 	}
@@ -103,19 +91,19 @@ func withCluster(c *cli.Context, fn func(*cluster.Cluster) error) error {
 	if err != nil {
 		return err
 	}
-	return fn(cl)
+	return do(c.Context(), cl)
 }
 
-func createCluster(c *cli.Context, s streams) error {
-	args, rest, err := named(c, "NAME")
+func createCluster(c *cobra.Command, args []string, s streams) error {
+	args, rest, err := named(c, args, "NAME")
 	if err != nil {
 		return err
 	}
 	if len(rest) > 0 {
 		return usagef("cluster create: one NAME, not also %q", strings.Join(rest, " "))
 	}
-	o := cluster.Options{Name: args[0], Agents: c.Int("agents"), Images: c.StringSlice("image"), Dir: c.String("cluster-dir")}
-	for _, p := range c.StringSlice("publish") {
+	o := cluster.Options{Name: args[0], Agents: must(c.Flags().GetInt("agents")), Images: stringsOf(c, "image"), Dir: stringOf(c, "cluster-dir")}
+	for _, p := range stringsOf(c, "publish") {
 		published, err := cluster.ParsePublish(p)
 		if err != nil {
 			return usagef("--publish: %w", err)
@@ -123,7 +111,7 @@ func createCluster(c *cli.Context, s streams) error {
 		o.Publish = append(o.Publish, published)
 	}
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(c.Context, readyTimeout)
+	ctx, cancel := context.WithTimeout(c.Context(), readyTimeout)
 	defer cancel()
 	made, err := cluster.Create(ctx, o)
 	if err != nil {
@@ -143,8 +131,8 @@ func createCluster(c *cli.Context, s streams) error {
 	return nil
 }
 
-func listClusters(c *cli.Context, out io.Writer) error {
-	all, err := cluster.List(c.String("cluster-dir"), slog.Default())
+func listClusters(c *cobra.Command, out io.Writer) error {
+	all, err := cluster.List(stringOf(c, "cluster-dir"), slog.Default())
 	if err != nil {
 		return err
 	}
@@ -172,8 +160,8 @@ func listClusters(c *cli.Context, out io.Writer) error {
 	return w.Flush()
 }
 
-func execInNode(c *cli.Context, s streams) error {
-	args, command, err := named(c, "NAME", "NODE", "COMMAND")
+func execInNode(c *cobra.Command, args []string, s streams) error {
+	args, command, err := named(c, args, "NAME", "NODE", "COMMAND")
 	if err != nil {
 		return err
 	}
@@ -185,7 +173,7 @@ func execInNode(c *cli.Context, s streams) error {
 	if _, err := cl.Node(args[1]); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(c.Context, command[0], command[1:]...)
+	cmd := exec.CommandContext(c.Context(), command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
 	if err := cl.StartCommand(args[1], cmd); err != nil {
 		return err
@@ -193,8 +181,8 @@ func execInNode(c *cli.Context, s streams) error {
 	return cmd.Wait()
 }
 
-func loadImages(c *cli.Context, s streams) error {
-	args, files, err := named(c, "NAME", "FILE.tar")
+func loadImages(c *cobra.Command, args []string, s streams) error {
+	args, files, err := named(c, args, "NAME", "FILE.tar")
 	if err != nil {
 		return err
 	}
@@ -207,14 +195,14 @@ func loadImages(c *cli.Context, s streams) error {
 	for _, n := range cl.Nodes {
 		for _, f := range files {
 			fmt.Fprintf(s.err, "%s: %s\n", n.Name, f)
-			errs = append(errs, importImage(c.Context, cl.DataDir(n.Name), f, s))
+			errs = append(errs, importImage(c.Context(), cl.DataDir(n.Name), f, s))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func deleteCluster(c *cli.Context, out io.Writer) error {
-	args, _, err := named(c, "NAME")
+func deleteCluster(c *cobra.Command, args []string, out io.Writer) error {
+	args, _, err := named(c, args, "NAME")
 	if err != nil {
 		return err
 	}
@@ -226,10 +214,10 @@ func deleteCluster(c *cli.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := cl.Delete(c.Context); err != nil {
+	if err := cl.Delete(c.Context()); err != nil {
 		return err
 	}
-	_ = os.Remove(c.String("cluster-dir")) // only if it was the last one
+	_ = os.Remove(stringOf(c, "cluster-dir")) // only if it was the last one
 	fmt.Fprintf(out, "cluster %s is gone\n", args[0])
 	return nil
 }

@@ -14,7 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
@@ -25,33 +26,84 @@ import (
 // defaultDataDir holds everything of a node.
 const defaultDataDir = "/var/lib/mini"
 
+// flag adds one or more flags to a command.
+type flag func(*pflag.FlagSet)
+
+func withFlags(c *cobra.Command, flags ...flag) *cobra.Command {
+	for _, add := range flags {
+		add(c.Flags())
+	}
+	return c
+}
+
+// envAnnotation marks the flags that may be given by the environment.
+const envAnnotation = "mini/env"
+
 // env names a flag's environment variable: --node-ip is MINI_NODE_IP.
-func env(name string) []string {
-	return []string{"MINI_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
+func env(name string) string { return "MINI_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
+
+func annotate(fs *pflag.FlagSet, name string) {
+	f := fs.Lookup(name)
+	f.Usage += " [$" + env(name) + "]"
+	f.Annotations = map[string][]string{envAnnotation: {env(name)}}
 }
 
-func text(name, value, usage string) *cli.StringFlag {
-	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+func text(name, value, usage string) flag {
+	return func(fs *pflag.FlagSet) { fs.String(name, value, usage); annotate(fs, name) }
 }
 
-func list(name, usage string) *cli.StringSliceFlag {
-	return &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: env(name)}
+func list(name, usage string) flag {
+	return func(fs *pflag.FlagSet) { fs.StringSlice(name, nil, usage); annotate(fs, name) }
 }
 
-func hidden(f *cli.StringFlag) *cli.StringFlag {
-	f.Hidden = true
-	return f
+func toggle(name, usage string) flag {
+	return func(fs *pflag.FlagSet) { fs.Bool(name, false, usage); annotate(fs, name) }
 }
 
-func dataDirFlag() cli.Flag {
-	return text("data-dir", defaultDataDir, "`DIR` for everything this node keeps")
+// fromEnvironment fills the flags that the command line did not give.
+func fromEnvironment(fs *pflag.FlagSet) error {
+	var errs []error
+	fs.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Annotations[envAnnotation] == nil {
+			return
+		}
+		name := f.Annotations[envAnnotation][0]
+		if v := os.Getenv(name); v != "" {
+			if err := fs.Set(f.Name, v); err != nil {
+				errs = append(errs, usagef("%s: %w", name, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// stringOf is a flag's value. A flag that the command does not have is a mistake of ours; so for the others.
+func stringOf(c *cobra.Command, name string) string { return must(c.Flags().GetString(name)) }
+
+func stringsOf(c *cobra.Command, name string) []string { return must(c.Flags().GetStringSlice(name)) }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func dataDir(fs *pflag.FlagSet) {
+	text("data-dir", defaultDataDir, "`DIR` for everything this node keeps")(fs)
+}
+
+func cgroupRoot(fs *pflag.FlagSet) {
+	const name = "cgroup-root"
+	text(name, "", "`CGROUP` below which pods and containers live")(fs)
+	fs.Lookup(name).Hidden = true
 }
 
 // nodeFlags are what server and agent have in common.
-func nodeFlags() []cli.Flag {
-	return []cli.Flag{
+func nodeFlags() []flag {
+	return []flag{
 		text("config", "", "`FILE` in YAML with these flags as keys; flags and the environment win over it"),
-		dataDirFlag(),
+		dataDir,
 		text("node-name", "", "`NAME` of this node (default: the host name)"),
 		text("node-ip", "", "`ADDRESS` of this node (default: that of the default route)"),
 		text("containerd-socket", "", "`PATH` of a running containerd (default: the one inside mini)"),
@@ -61,24 +113,22 @@ func nodeFlags() []cli.Flag {
 		list("allowed-unsafe-sysctls", "`SYSCTL` that pods may set besides the safe ones, repeatable; kernel.msg* allows all that begin so"),
 		text("log-level", "info", "`LEVEL`: debug, info, warn or error"),
 		text("log-format", "text", "`FORMAT`: text or json"),
-		hidden(text("cgroup-root", "", "`CGROUP` below which pods and containers live")),
+		cgroupRoot,
 	}
 }
 
 // prepareNode completes the flags from --config, and takes the token out of the environment, which shims and containers' helpers
 // would inherit.
-func prepareNode(c *cli.Context) error {
-	for _, name := range env("token") {
-		if err := os.Unsetenv(name); err != nil {
-			return err
-		}
+func prepareNode(c *cobra.Command, _ []string) error {
+	if err := os.Unsetenv(env("token")); err != nil {
+		return err
 	}
 	return loadConfigFile(c)
 }
 
 // loadConfigFile fills the flags that neither the command line nor the environment gave from --config.
-func loadConfigFile(c *cli.Context) error {
-	path := c.String("config")
+func loadConfigFile(c *cobra.Command) error {
+	path := stringOf(c, "config")
 	if path == "" {
 		return nil
 	}
@@ -90,15 +140,12 @@ func loadConfigFile(c *cli.Context) error {
 	if err := yaml.UnmarshalStrict(b, &values); err != nil {
 		return usagef("--config %s: %w", path, err)
 	}
-	known := map[string]bool{}
-	for _, f := range c.Command.Flags {
-		known[f.Names()[0]] = true
-	}
 	for _, key := range sortedKeys(values) {
-		if !known[key] || key == "config" || key == "help" {
-			return usagef("--config %s: %q is no setting of `mini %s`", path, key, c.Command.Name)
+		f := c.Flags().Lookup(key)
+		if f == nil || key == "config" || key == "help" {
+			return usagef("--config %s: %q is no setting of `%s`", path, key, c.CommandPath())
 		}
-		if c.IsSet(key) {
+		if f.Changed {
 			continue
 		}
 		items, isList := values[key].([]any)
@@ -106,7 +153,7 @@ func loadConfigFile(c *cli.Context) error {
 			items = []any{values[key]}
 		}
 		for _, item := range items {
-			if err := c.Set(key, fmt.Sprint(item)); err != nil {
+			if err := c.Flags().Set(key, fmt.Sprint(item)); err != nil {
 				return usagef("--config %s: %s: %w", path, key, err)
 			}
 		}
@@ -125,7 +172,7 @@ func sortedKeys(m map[string]any) []string {
 
 // reader reads flags and remembers every mistake, so that a person sees all of them at once.
 type reader struct {
-	c    *cli.Context
+	c    *cobra.Command
 	errs []error
 }
 
@@ -141,7 +188,7 @@ func (r *reader) err() error {
 	return usageError{errors.Join(r.errs...)}
 }
 
-func (r *reader) text(flag string) string { return strings.TrimSpace(r.c.String(flag)) }
+func (r *reader) text(flag string) string { return strings.TrimSpace(stringOf(r.c, flag)) }
 
 // token is the zero Token where the flag is empty. The text is a secret and is not repeated.
 func (r *reader) token(flag string) bootstrap.Token {
@@ -240,7 +287,7 @@ func (r *reader) file(flag string) string {
 // labels reads KEY=VALUE pairs.
 func (r *reader) labels(flag string) map[string]string {
 	labels := map[string]string{}
-	for _, v := range r.c.StringSlice(flag) {
+	for _, v := range stringsOf(r.c, flag) {
 		key, value, ok := strings.Cut(v, "=")
 		if problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); !ok || len(problems) > 0 {
 			r.bad(flag, v, "KEY=VALUE with a valid label key and value"+because(problems))
@@ -255,7 +302,7 @@ func (r *reader) labels(flag string) map[string]string {
 func (r *reader) taints(flag string) []corev1.Taint {
 	effects := []string{string(corev1.TaintEffectNoSchedule), string(corev1.TaintEffectPreferNoSchedule), string(corev1.TaintEffectNoExecute)}
 	var taints []corev1.Taint
-	for _, v := range r.c.StringSlice(flag) {
+	for _, v := range stringsOf(r.c, flag) {
 		pair, effect, ok := strings.Cut(v, ":")
 		key, value, _ := strings.Cut(pair, "=")
 		problems := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)

@@ -9,59 +9,49 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
 
 	"github.com/mini-k8s/mini/kubelet/container"
 )
 
-func imageCommand(s streams) *cli.Command {
-	flags := []cli.Flag{dataDirFlag(), text("containerd-socket", "", "`PATH` of a running containerd (default: the one inside mini)")}
-	each := func(do func(ctx context.Context, images container.Images, arg string) error) cli.ActionFunc {
-		return func(c *cli.Context) error {
-			if !c.Args().Present() {
-				return usagef("image %s: want at least one %s", c.Command.Name, c.Command.ArgsUsage)
-			}
-			return withImages(c.Context, c.String("data-dir"), c.String("containerd-socket"), func(ctx context.Context, images container.Images) error {
-				var errs []error
-				for _, arg := range c.Args().Slice() {
-					errs = append(errs, do(ctx, images, arg))
+func imageCommand(s streams) *cobra.Command {
+	socket := text("containerd-socket", "", "`PATH` of a running containerd (default: the one inside mini)")
+	each := func(name, args, short string, do func(ctx context.Context, images container.Images, arg string) error) *cobra.Command {
+		return withFlags(&cobra.Command{
+			Use: name + " " + args, Short: short,
+			RunE: func(c *cobra.Command, given []string) error {
+				if len(given) == 0 {
+					return usagef("%s: want at least one %s", c.CommandPath(), args)
 				}
-				return errors.Join(errs...)
-			})
-		}
-	}
-	return &cli.Command{
-		Name:  "image",
-		Usage: "The images of this node, whose mini must be running",
-		Subcommands: []*cli.Command{
-			{
-				Name: "import", ArgsUsage: "FILE.tar…", Usage: "Import OCI or docker archives", Flags: flags,
-				Action: each(func(ctx context.Context, images container.Images, file string) error {
-					return importFile(ctx, images, file, s)
-				}),
-			},
-			{
-				Name: "list", Usage: "List the images", Flags: append([]cli.Flag{outputFlag()}, flags...),
-				Action: func(c *cli.Context) error { return listImages(c, s.out) },
-			},
-			{
-				Name: "pull", ArgsUsage: "IMAGE…", Usage: "Pull images", Flags: flags,
-				Action: each(func(ctx context.Context, images container.Images, ref string) error {
-					return pullImage(ctx, images, ref, s)
-				}),
-			},
-			{
-				Name: "remove", ArgsUsage: "IMAGE…", Usage: "Remove images", Flags: flags,
-				Action: each(func(ctx context.Context, images container.Images, ref string) error {
-					if err := images.RemoveImage(ctx, ref); err != nil {
-						return fmt.Errorf("%s: %w", ref, err)
+				return withImages(c.Context(), stringOf(c, "data-dir"), stringOf(c, "containerd-socket"), func(ctx context.Context, images container.Images) error {
+					var errs []error
+					for _, arg := range given {
+						errs = append(errs, do(ctx, images, arg))
 					}
-					_, err := fmt.Fprintln(s.out, ref)
-					return err
-				}),
+					return errors.Join(errs...)
+				})
 			},
-		},
+		}, dataDir, socket)
 	}
+	return group("image", "The images of this node, whose mini must be running",
+		each("import", "FILE.tar…", "Import OCI or docker archives", func(ctx context.Context, images container.Images, file string) error {
+			return importFile(ctx, images, file, s)
+		}),
+		withFlags(&cobra.Command{
+			Use: "list", Short: "List the images", Args: flagsOnly,
+			RunE: func(c *cobra.Command, _ []string) error { return listImages(c, s.out) },
+		}, dataDir, socket, output),
+		each("pull", "IMAGE…", "Pull images", func(ctx context.Context, images container.Images, ref string) error {
+			return pullImage(ctx, images, ref, s)
+		}),
+		each("remove", "IMAGE…", "Remove images", func(ctx context.Context, images container.Images, ref string) error {
+			if err := images.RemoveImage(ctx, ref); err != nil {
+				return fmt.Errorf("%s: %w", ref, err)
+			}
+			_, err := fmt.Fprintln(s.out, ref)
+			return err
+		}),
+	)
 }
 
 // withImages runs fn with the image store of the node whose data dir it is, through the socket of its containerd.
@@ -107,12 +97,12 @@ func pullImage(ctx context.Context, images container.Images, ref string, s strea
 	return err
 }
 
-func listImages(c *cli.Context, out io.Writer) error {
+func listImages(c *cobra.Command, out io.Writer) error {
 	asJSON, err := wantJSON(c)
 	if err != nil {
 		return err
 	}
-	return withImages(c.Context, c.String("data-dir"), c.String("containerd-socket"), func(ctx context.Context, images container.Images) error {
+	return withImages(c.Context(), stringOf(c, "data-dir"), stringOf(c, "containerd-socket"), func(ctx context.Context, images container.Images) error {
 		all, err := images.ListImages(ctx)
 		if err != nil {
 			return err

@@ -7,18 +7,18 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/mini-k8s/mini/internal/helpers"
 )
 
-func kubectlCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:            "kubectl",
-		Usage:           "The real kubectl, for this node's cluster unless a kubeconfig is chosen",
-		SkipFlagParsing: true,
-		Action: func(c *cli.Context) error {
+func kubectlCommand(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:                "kubectl",
+		Short:              "The real kubectl, for this node's cluster unless a kubeconfig is chosen",
+		DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, args []string) error {
 			dir, err := os.UserCacheDir()
 			if err != nil {
 				dir = os.TempDir()
@@ -27,7 +27,7 @@ func kubectlCommand(s streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			cmd := exec.CommandContext(c.Context, path, c.Args().Slice()...)
+			cmd := exec.CommandContext(c.Context(), path, args...)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = s.in, s.out, s.err
 			cmd.Env = append(os.Environ(), nodeKubeconfig()...)
 			// kubectl gets the terminal's signals itself; only it knows what they mean for what it does.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/mini-k8s/mini/cmd/mini/agent"
@@ -18,33 +18,13 @@ import (
 // kubeletPort is where a node's kubelet answers the API server.
 const kubeletPort = agent.KubeletPort
 
-func serverCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:  "server",
-		Usage: "Run a control node (and, unless --disable-agent, pods on it)",
-		Flags: append(nodeFlags(),
-			text("bind-address", "0.0.0.0", "`ADDRESS` that the API server listens on"),
-			text("https-port", "6443", "`PORT` of the API server"),
-			text("token", "", "`ID.SECRET` with which nodes join (default: made at the first start, see DATA-DIR/token)"),
-			list("tls-san", "`NAME` or address under which clients reach the API server, repeatable"),
-			text("cluster-cidr", "10.42.0.0/16", "`CIDR` of pods"),
-			text("service-cidr", "10.43.0.0/16", "`CIDR` of Services"),
-			text("cluster-dns", "10.43.0.10", "`ADDRESS` of cluster DNS, in --service-cidr"),
-			text("cluster-domain", "cluster.local", "`DOMAIN` of cluster DNS"),
-			text("service-node-port-range", "30000-32767", "`FROM-TO`"),
-			list("etcd-endpoints", "`URL` of an etcd that is there already, repeatable (default: the one inside mini)"),
-			text("etcd-cafile", "", "`FILE` with the CA of --etcd-endpoints"),
-			text("etcd-certfile", "", "`FILE` with the client certificate for --etcd-endpoints"),
-			text("etcd-keyfile", "", "`FILE` with its key"),
-			text("etcd-compaction-interval", "5m", "`TIME` that old revisions can be read and watched from, at least; twice that at most"),
-			&cli.BoolFlag{Name: "disable-agent", Usage: "run no pods on this node", EnvVars: env("disable-agent")},
-			text("write-kubeconfig", "", "`FILE` for the cluster-admin's kubeconfig (default: DATA-DIR/kubeconfig)"),
-		),
-		Before: prepareNode,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("server: %q is too much: it takes flags only", strings.Join(c.Args().Slice(), " "))
-			}
+func serverCommand(s streams) *cobra.Command {
+	return withFlags(&cobra.Command{
+		Use:     "server",
+		Short:   "Run a control node (and, unless --disable-agent, pods on it)",
+		Args:    flagsOnly,
+		PreRunE: prepareNode,
+		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := serverConfig(c, s)
 			if err != nil {
 				return err
@@ -53,25 +33,42 @@ func serverCommand(s streams) *cli.Command {
 				return err
 			}
 			adoptLibraryLogs(cfg.Node.Logger)
-			return server.Run(c.Context, cfg)
+			return server.Run(c.Context(), cfg)
 		},
-	}
+	}, append(nodeFlags(),
+		text("bind-address", "0.0.0.0", "`ADDRESS` that the API server listens on"),
+		text("https-port", "6443", "`PORT` of the API server"),
+		text("token", "", "`ID.SECRET` with which nodes join (default: made at the first start, see DATA-DIR/token)"),
+		list("tls-san", "`NAME` or address under which clients reach the API server, repeatable"),
+		text("cluster-cidr", "10.42.0.0/16", "`CIDR` of pods"),
+		text("service-cidr", "10.43.0.0/16", "`CIDR` of Services"),
+		text("cluster-dns", "10.43.0.10", "`ADDRESS` of cluster DNS, in --service-cidr"),
+		text("cluster-domain", "cluster.local", "`DOMAIN` of cluster DNS"),
+		text("service-node-port-range", "30000-32767", "`FROM-TO`"),
+		list("etcd-endpoints", "`URL` of an etcd that is there already, repeatable (default: the one inside mini)"),
+		text("etcd-cafile", "", "`FILE` with the CA of --etcd-endpoints"),
+		text("etcd-certfile", "", "`FILE` with the client certificate for --etcd-endpoints"),
+		text("etcd-keyfile", "", "`FILE` with its key"),
+		text("etcd-compaction-interval", "5m", "`TIME` that old revisions can be read and watched from, at least; twice that at most"),
+		toggle("disable-agent", "run no pods on this node"),
+		text("write-kubeconfig", "", "`FILE` for the cluster-admin's kubeconfig (default: DATA-DIR/kubeconfig)"),
+	)...)
 }
 
 // serverConfig reads the flags; all mistakes are in the one error.
-func serverConfig(c *cli.Context, s streams) (server.Config, error) {
+func serverConfig(c *cobra.Command, s streams) (server.Config, error) {
 	r := &reader{c: c}
 	cfg := server.Config{
 		Node:           nodeConfig(r, s),
 		BindAddress:    r.address("bind-address"),
 		Port:           r.port("https-port"),
 		Token:          r.token("token"),
-		SANs:           c.StringSlice("tls-san"),
+		SANs:           stringsOf(c, "tls-san"),
 		EtcdCAFile:     r.file("etcd-cafile"),
 		EtcdCertFile:   r.file("etcd-certfile"),
 		EtcdKeyFile:    r.file("etcd-keyfile"),
 		CompactEvery:   r.duration("etcd-compaction-interval", 10*time.Second),
-		DisableAgent:   c.Bool("disable-agent"),
+		DisableAgent:   must(c.Flags().GetBool("disable-agent")),
 		KubeconfigFile: r.text("write-kubeconfig"),
 	}
 	cfg.Settings.ClusterCIDR = r.cidr("cluster-cidr", 23)
@@ -80,7 +77,7 @@ func serverConfig(c *cli.Context, s streams) (server.Config, error) {
 	cfg.Settings.ClusterDomain = strings.TrimSuffix(r.text("cluster-domain"), ".")
 	cfg.Settings.NodePorts.From, cfg.Settings.NodePorts.To = r.portRange("service-node-port-range")
 	checkNetworks(r, cfg.Settings)
-	for _, e := range c.StringSlice("etcd-endpoints") {
+	for _, e := range stringsOf(c, "etcd-endpoints") {
 		cfg.EtcdEndpoints = append(cfg.EtcdEndpoints, r.url("etcd-endpoints", e))
 	}
 	if (cfg.EtcdCertFile == "") != (cfg.EtcdKeyFile == "") {
@@ -111,28 +108,25 @@ func checkNetworks(r *reader, s agent.Settings) {
 	}
 }
 
-func agentCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:  "agent",
-		Usage: "Run a worker: join a cluster and run its pods",
-		Flags: append(nodeFlags(),
-			text("join", "", "`URL` of a server, such as https://192.0.2.10:6443"),
-			text("token", "", "`TOKEN` from the server's DATA-DIR/token or `mini token create`"),
-		),
-		Before: prepareNode,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef("agent: %q is too much: it takes flags only", strings.Join(c.Args().Slice(), " "))
-			}
+func agentCommand(s streams) *cobra.Command {
+	return withFlags(&cobra.Command{
+		Use:     "agent",
+		Short:   "Run a worker: join a cluster and run its pods",
+		Args:    flagsOnly,
+		PreRunE: prepareNode,
+		RunE: func(c *cobra.Command, _ []string) error {
 			r := &reader{c: c}
 			cfg := agent.Config{Node: nodeConfig(r, s), Server: r.url("join", r.text("join")), Token: r.token("token")}
 			if err := r.err(); err != nil {
 				return err
 			}
 			adoptLibraryLogs(cfg.Node.Logger)
-			return agent.Run(c.Context, cfg)
+			return agent.Run(c.Context(), cfg)
 		},
-	}
+	}, append(nodeFlags(),
+		text("join", "", "`URL` of a server, such as https://192.0.2.10:6443"),
+		text("token", "", "`TOKEN` from the server's DATA-DIR/token or `mini token create`"),
+	)...)
 }
 
 // nodeConfig reads what server and agent have in common.
@@ -140,7 +134,7 @@ func nodeConfig(r *reader, s streams) agent.NodeConfig {
 	cfg := agent.NodeConfig{
 		Name: r.nodeName(), IP: r.address("node-ip"), ContainerdSocket: r.text("containerd-socket"), CgroupRoot: r.text("cgroup-root"),
 		Labels: r.labels("node-label"), Taints: r.taints("node-taint"), Logger: r.logger(s.err),
-		AllowedUnsafeSysctls: r.c.StringSlice("allowed-unsafe-sysctls"),
+		AllowedUnsafeSysctls: stringsOf(r.c, "allowed-unsafe-sysctls"),
 	}
 	if dir := r.text("pod-manifest-path"); dir != "" {
 		if st, err := os.Stat(dir); err != nil || !st.IsDir() {

@@ -7,7 +7,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/urfave/cli/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -17,37 +18,28 @@ import (
 	"github.com/mini-k8s/mini/internal/pki"
 )
 
-func tokenCommand(s streams) *cli.Command {
-	return &cli.Command{
-		Name:  "token",
-		Usage: "The tokens with which nodes join (on a server)",
-		Subcommands: []*cli.Command{
-			{
-				Name: "list", Usage: "List the tokens; their secrets are not shown",
-				Flags:  []cli.Flag{dataDirFlag(), outputFlag()},
-				Action: func(c *cli.Context) error { return listTokens(c, s.out) },
-			},
-			{
-				Name: "create", Usage: "Make a token and print it in full",
-				Flags: []cli.Flag{
-					dataDirFlag(), outputFlag(),
-					&cli.DurationFlag{Name: "ttl", Value: 24 * time.Hour, Usage: "`DURATION` until it expires, 0 for never"},
-					text("description", "", "`TEXT` for people"),
-				},
-				Action: func(c *cli.Context) error { return createToken(c, s.out) },
-			},
-			{
-				Name: "delete", ArgsUsage: "ID", Usage: "Delete a token; nodes that joined with it stay",
-				Flags:  []cli.Flag{dataDirFlag()},
-				Action: func(c *cli.Context) error { return deleteToken(c, s.out) },
-			},
-		},
-	}
+func tokenCommand(s streams) *cobra.Command {
+	return group("token", "The tokens with which nodes join (on a server)",
+		withFlags(&cobra.Command{
+			Use: "list", Short: "List the tokens; their secrets are not shown", Args: flagsOnly,
+			RunE: func(c *cobra.Command, _ []string) error { return listTokens(c, s.out) },
+		}, dataDir, output),
+		withFlags(&cobra.Command{
+			Use: "create", Short: "Make a token and print it in full", Args: flagsOnly,
+			RunE: func(c *cobra.Command, _ []string) error { return createToken(c, s.out) },
+		}, dataDir, output, text("description", "", "`TEXT` for people"), func(fs *pflag.FlagSet) {
+			fs.Duration("ttl", 24*time.Hour, "`DURATION` until it expires, 0 for never")
+		}),
+		withFlags(&cobra.Command{
+			Use: "delete ID", Short: "Delete a token; nodes that joined with it stay",
+			RunE: func(c *cobra.Command, args []string) error { return deleteToken(c, args, s.out) },
+		}, dataDir),
+	)
 }
 
 // adminOf is the cluster-admin client of the server on this machine, and its CA.
-func adminOf(c *cli.Context) (kubernetes.Interface, []byte, error) {
-	path := filepath.Join(c.String("data-dir"), "kubeconfig")
+func adminOf(c *cobra.Command) (kubernetes.Interface, []byte, error) {
+	path := filepath.Join(stringOf(c, "data-dir"), "kubeconfig")
 	config, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w; tokens are made on a server, and --data-dir says where it keeps its data", err)
@@ -56,7 +48,7 @@ func adminOf(c *cli.Context) (kubernetes.Interface, []byte, error) {
 	return client, config.CAData, err
 }
 
-func listTokens(c *cli.Context, out io.Writer) error {
+func listTokens(c *cobra.Command, out io.Writer) error {
 	asJSON, err := wantJSON(c)
 	if err != nil {
 		return err
@@ -65,7 +57,7 @@ func listTokens(c *cli.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	secrets, err := client.CoreV1().Secrets(bootstrap.SecretNamespace).List(c.Context, metav1.ListOptions{FieldSelector: "type=" + string(bootstrap.SecretType)})
+	secrets, err := client.CoreV1().Secrets(bootstrap.SecretNamespace).List(c.Context(), metav1.ListOptions{FieldSelector: "type=" + string(bootstrap.SecretType)})
 	if err != nil {
 		return err
 	}
@@ -101,7 +93,7 @@ func listTokens(c *cli.Context, out io.Writer) error {
 	return w.Flush()
 }
 
-func createToken(c *cli.Context, out io.Writer) error {
+func createToken(c *cobra.Command, out io.Writer) error {
 	asJSON, err := wantJSON(c)
 	if err != nil {
 		return err
@@ -119,14 +111,14 @@ func createToken(c *cli.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	record := bootstrap.Record{Token: token, Description: c.String("description"), Authentication: true, Signing: true}
-	if ttl := c.Duration("ttl"); ttl < 0 {
+	record := bootstrap.Record{Token: token, Description: stringOf(c, "description"), Authentication: true, Signing: true}
+	if ttl := must(c.Flags().GetDuration("ttl")); ttl < 0 {
 		return usagef("--ttl %s: want 0 or more", ttl)
 	} else if ttl > 0 {
 		record.Expires = time.Now().Add(ttl).UTC()
 	}
 	var secret *corev1.Secret = record.MakeSecret()
-	if _, err := client.CoreV1().Secrets(secret.Namespace).Create(c.Context, secret, metav1.CreateOptions{}); err != nil {
+	if _, err := client.CoreV1().Secrets(secret.Namespace).Create(c.Context(), secret, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	if asJSON {
@@ -136,8 +128,8 @@ func createToken(c *cli.Context, out io.Writer) error {
 	return err
 }
 
-func deleteToken(c *cli.Context, out io.Writer) error {
-	args, _, err := named(c, "ID")
+func deleteToken(c *cobra.Command, args []string, out io.Writer) error {
+	args, _, err := named(c, args, "ID")
 	if err != nil {
 		return err
 	}
@@ -145,7 +137,7 @@ func deleteToken(c *cli.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := client.CoreV1().Secrets(bootstrap.SecretNamespace).Delete(c.Context, bootstrap.SecretName(args[0]), metav1.DeleteOptions{}); err != nil {
+	if err := client.CoreV1().Secrets(bootstrap.SecretNamespace).Delete(c.Context(), bootstrap.SecretName(args[0]), metav1.DeleteOptions{}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "token %s is deleted\n", args[0])
