@@ -25,7 +25,11 @@ func (k *Kubelet) act(p *podState, a action) {
 	switch a.Verb {
 	case prepareVolumes:
 		p.refresh = false
-		k.start(p, targetVolumes, opStart, func(ctx context.Context) func() { return k.prepareVolumes(ctx, p, pod) })
+		parent := ""
+		if todo, _ := p.resizeSteps(); p.volumes && len(todo) > 0 {
+			parent = p.cgroup // a resize is on its way, and knows in which order to change the cgroups
+		}
+		k.start(p, targetVolumes, opStart, func(ctx context.Context) func() { return k.prepareVolumes(ctx, p, pod, parent) })
 	case createSandbox:
 		parent := p.cgroup
 		k.start(p, targetSandbox, opStart, func(ctx context.Context) func() { return k.createSandbox(ctx, p, pod, parent, a.Attempt) })
@@ -102,10 +106,13 @@ func (p *podState) succeeded(target string) {
 	delete(p.notBefore, target)
 }
 
-// prepareVolumes makes or refreshes the pod's directories, cgroup and volumes.
-func (k *Kubelet) prepareVolumes(ctx context.Context, p *podState, pod *corev1.Pod) func() {
+// prepareVolumes makes or refreshes the pod's directories and volumes, and its cgroup unless parent is that already.
+func (k *Kubelet) prepareVolumes(ctx context.Context, p *podState, pod *corev1.Pod, parent string) func() {
 	k.objects.Use(pod.UID, append(volume.Keys(pod), objectKeys(pod)...))
-	parent, err := k.ensureCgroup(pod)
+	var err error
+	if parent == "" {
+		parent, err = k.ensureCgroup(pod)
+	}
 	var renew time.Time
 	if err == nil {
 		err = k.makePodDirs(pod)

@@ -84,7 +84,21 @@ func (k *Kubelet) resize(p *podState) {
 			p.publish()
 		}
 	}
-	var todo []resizeStep
+	todo, restarts := p.resizeSteps()
+	for _, id := range restarts {
+		p.restart[id] = true
+	}
+	// The pod's own cgroup may still be as wide as before when the containers are done.
+	if len(todo) == 0 && p.resizing.failed == "" || p.ops[targetResize] != nil || p.backingOff(targetResize) {
+		return
+	}
+	pod := p.allocatedPod()
+	k.start(p, targetResize, opStart, func(ctx context.Context) func() { return k.applyResize(ctx, p, pod, todo) })
+}
+
+// resizeSteps lists the running containers that do not have what is allocated to them: those that are changed, and by their IDs those
+// that are restarted.
+func (p *podState) resizeSteps() (todo []resizeStep, restarts []string) {
 	for i := range p.containers {
 		c := &p.containers[i]
 		has, known := p.applied[c.ID]
@@ -93,17 +107,13 @@ func (k *Kubelet) resize(p *podState) {
 		}
 		if to, ok := p.allocated[c.Name]; ok && !apiequality.Semantic.DeepEqual(has, to) {
 			if restartsFor(containerSpec(p.pod, c.Name), has, to) {
-				p.restart[c.ID] = true
-				continue
+				restarts = append(restarts, c.ID)
+			} else {
+				todo = append(todo, resizeStep{id: c.ID, name: c.Name, to: to, from: has})
 			}
-			todo = append(todo, resizeStep{id: c.ID, name: c.Name, to: to, from: has})
 		}
 	}
-	if len(todo) == 0 || p.ops[targetResize] != nil || p.backingOff(targetResize) {
-		return
-	}
-	pod := p.allocatedPod()
-	k.start(p, targetResize, opStart, func(ctx context.Context) func() { return k.applyResize(ctx, p, pod, todo) })
+	return todo, restarts
 }
 
 // reportedAllocation is what an earlier process gave the pod, as the API shows it; what it does not show is what the spec wants.

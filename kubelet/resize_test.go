@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func amounts(kv ...string) corev1.ResourceList {
@@ -72,6 +74,57 @@ func TestResize(t *testing.T) {
 		}
 		if n := slices.Index(r.rt.Calls(), "UpdateResources "+before.ID); n < 0 {
 			t.Errorf("%q", r.rt.Calls())
+		}
+	})
+}
+
+// memoryCgroups remembers the memory limits that pods' cgroups got, in MiB.
+type memoryCgroups struct {
+	mu     sync.Mutex
+	set    []int64
+	refuse map[int64]int // how often
+}
+
+func (m *memoryCgroups) EnsurePod(pod *corev1.Pod) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := pod.Spec.Containers[0].Resources.Limits.Memory().Value() >> 20
+	if m.refuse[n] > 0 {
+		m.refuse[n]--
+		return "", errors.New("device or resource busy")
+	}
+	if len(m.set) == 0 || m.set[len(m.set)-1] != n {
+		m.set = append(m.set, n)
+	}
+	return "/test/kubepods/pod" + string(pod.UID), nil
+}
+
+func (m *memoryCgroups) RemovePod(types.UID) error { return nil }
+
+func (m *memoryCgroups) limits() []int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.set)
+}
+
+// TestResizeKeepsCgroupWide: while a container cannot be made smaller, its pod is not either.
+func TestResizeKeepsCgroupWide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		cgroups := &memoryCgroups{}
+		r.cfg.Cgroups = cgroups
+		r.run()
+		pod := resizable("p", amounts("memory", "8Mi"))
+		pod.Spec.Containers[0].Resources.Limits = amounts("memory", "64Mi")
+		r.create(pod)
+		r.rt.Fail("UpdateResources", errors.New("below current usage"), errors.New("below current usage"))
+		r.setResources("p", corev1.ResourceRequirements{Requests: amounts("memory", "8Mi"), Limits: amounts("memory", "16Mi")})
+		if got := cgroups.limits(); !slices.Equal(got, []int64{64}) {
+			t.Errorf("limits of the pod's cgroup while its container is too large: %v", got)
+		}
+		after(30 * time.Second)
+		if got := cgroups.limits(); !slices.Equal(got, []int64{64, 16}) {
+			t.Errorf("limits of the pod's cgroup: %v", got)
 		}
 	})
 }
@@ -167,4 +220,28 @@ func TestLarger(t *testing.T) {
 	if got := larger(a, b, false); !apiequality.Semantic.DeepEqual(got, amounts("cpu", "2", "memory", "1Gi")) {
 		t.Errorf("requests %v", got)
 	}
+}
+
+// TestResizeNarrowsLater: a pod whose own cgroup cannot follow its containers at once does so later.
+func TestResizeNarrowsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		cgroups := &memoryCgroups{refuse: map[int64]int{16: 2}}
+		r.cfg.Cgroups = cgroups
+		r.run()
+		pod := resizable("p", amounts("memory", "8Mi"))
+		pod.Spec.Containers[0].Resources.Limits = amounts("memory", "64Mi")
+		r.create(pod)
+		r.setResources("p", corev1.ResourceRequirements{Requests: amounts("memory", "8Mi"), Limits: amounts("memory", "16Mi")})
+		if c := cond(r.get("p"), corev1.PodResizeInProgress); c.Reason != corev1.PodReasonError || !strings.Contains(c.Message, "busy") {
+			t.Errorf("while the pod is too large: %+v", c)
+		}
+		after(time.Minute)
+		if got := cgroups.limits(); !slices.Equal(got, []int64{64, 16}) {
+			t.Errorf("limits of the pod's cgroup: %v", got)
+		}
+		if c := cond(r.get("p"), corev1.PodResizeInProgress); c.Status != "" {
+			t.Errorf("left %+v", c)
+		}
+	})
 }

@@ -329,6 +329,43 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// TestMemoryBelowUsage: the kernel kills for a limit below what is used with v2, and refuses it by itself with v1.
+func TestMemoryBelowUsage(t *testing.T) {
+	m := fake(t, true)
+	limited := func(bytes string) *corev1.Pod {
+		return pod("uid", corev1.ResourceRequirements{Limits: list("cpu", "1", "memory", bytes)})
+	}
+	path, err := m.EnsurePod(limited("4000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, refused := range []string{"1000", "500"} { // 1000 are used
+		if _, err := m.EnsurePod(limited(refused)); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("lowered to %s: %v", refused, err)
+		}
+		if got := read(t, m, path, "memory.max"); got != "4000" {
+			t.Errorf("lowered to %s: memory.max is %s", refused, got)
+		}
+	}
+	if _, err := m.EnsurePod(limited("1001")); err != nil {
+		t.Error(err)
+	}
+	if got := read(t, m, path, "memory.max"); got != "1001" {
+		t.Errorf("memory.max is %s", got)
+	}
+	if err := os.WriteFile(filepath.Join(m.cfg.Mount, path, "memory.current"), []byte("1500\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, raised := range []string{"1001", "1400", "2000"} { // no worse than before
+		if _, err := m.EnsurePod(limited(raised)); err != nil {
+			t.Errorf("raised to %s: %v", raised, err)
+		}
+	}
+	if used, err := Lowers(filepath.Join(m.cfg.Mount, "absent"), 1); used != 0 || err != nil {
+		t.Errorf("a cgroup that is gone: %d, %v", used, err)
+	}
+}
+
 // TestMachineRoot is a node that has the machine to itself: `mini server` without a cgroup root.
 func TestMachineRoot(t *testing.T) {
 	for _, root := range []string{"", "/"} {

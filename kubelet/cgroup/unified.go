@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // unified is cgroup v2: one tree for all controllers.
@@ -82,7 +84,7 @@ func (h unified) set(path string, l limits) error {
 	}
 	switch {
 	case l.memory > 0:
-		errs = append(errs, putInt(dir, "memory.max", l.memory))
+		errs = append(errs, limitMemory(dir, l.memory))
 	case l.memory < 0:
 		errs = append(errs, put(dir, "memory.max", "max"))
 	}
@@ -93,6 +95,32 @@ func (h unified) set(path string, l limits) error {
 		errs = append(errs, putInt(dir, "hugetlb."+size+".max", n))
 	}
 	return errors.Join(errs...)
+}
+
+// limitMemory sets memory.max, unless what is used already would not fit: v1 refuses that with EBUSY by itself, v2 kills.
+func limitMemory(dir string, limit int64) error {
+	if used, err := Lowers(dir, limit); err != nil {
+		return err
+	} else if used > 0 {
+		return fmt.Errorf("memory limit %d is below current usage %d: %w", limit, used, unix.EBUSY)
+	}
+	return putInt(dir, "memory.max", limit)
+}
+
+// Lowers reports whether a memory limit in bytes would be lower than the one that the cgroup v2 in dir has and not above what it
+// uses: then used is that, else 0. A cgroup that is gone uses nothing.
+func Lowers(dir string, limit int64) (used uint64, err error) {
+	has, err := number(dir, "memory.max")
+	if err == nil && (has == 0 || has > uint64(limit)) {
+		used, err = number(dir, "memory.current")
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return 0, nil
+	}
+	if err != nil || used < uint64(limit) {
+		return 0, err
+	}
+	return used, nil
 }
 
 // weightOf turns v1's shares (2 to 262144, usually 1024) into v2's weight (1 to 10000, usually 100), by the curve through

@@ -24,6 +24,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mini-k8s/mini/kubelet/cgroup"
 )
 
 // makeSpec gathers what containerSpec needs from this machine.
@@ -289,6 +291,16 @@ func (r *Containerd) UpdateResources(ctx context.Context, id string, req corev1.
 		return fmt.Errorf("update resources of container %s: %w", c.name, ErrNotRunning)
 	}
 	res := linuxResources(req, r.host)
+	if res.Memory != nil && r.host.Unified {
+		// v1 refuses such a limit, v2 would kill the container.
+		used, err := cgroup.Lowers(filepath.Join("/sys/fs/cgroup", c.rec.CgroupPath), *res.Memory.Limit)
+		if err != nil {
+			return fmt.Errorf("memory usage of container %s: %w", c.name, err)
+		} else if used > 0 {
+			return fmt.Errorf("cannot decrease memory limits: attempting to set container %q memory limit (%d) below current usage (%d)",
+				c.name, *res.Memory.Limit, used)
+		}
+	}
 	if res.CPU.Quota == nil {
 		none := int64(-1)
 		res.CPU.Quota = &none
