@@ -27,6 +27,7 @@ const (
 	kubeconfig = dataDir + "/kubeconfig"
 	miniLog    = "/var/log/mini.log"
 	nodeName   = "cgroup2"
+	service    = "system.slice/mini.service" // the cgroup
 	namespace  = "default"
 	image      = "docker.io/mini/cgroup2:1"
 )
@@ -34,35 +35,49 @@ const (
 // node is the mini under test.
 type node struct {
 	client kubernetes.Interface
-	ended  chan struct{} // closed when mini has ended, which no step expects
+	mini   *exec.Cmd
+	ended  chan struct{} // closed when mini has ended, which no wait expects
 	end    error
 }
 
-// startMini starts `mini server` in a cgroup as systemd gives one to a service.
-func startMini() (*node, error) {
-	if err := importImage(); err != nil {
-		return nil, err
-	}
-	service := filepath.Join(unifiedMount, "system.slice", "mini.service")
+// start starts `mini server` in a cgroup as systemd gives one to a service.
+func (n *node) start(context.Context) error {
+	service := filepath.Join(unifiedMount, service)
 	if err := os.MkdirAll(service, 0o755); err != nil {
-		return nil, err
+		return err
 	}
-	log, err := os.Create(miniLog)
+	log, err := os.OpenFile(miniLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer log.Close()
-	cmd := exec.Command("/bin/busybox", "sh", "-c", `echo $$ > "$0/cgroup.procs" && exec mini server`, service)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return nil, err
+	n.mini = exec.Command("/bin/busybox", "sh", "-c", `echo $$ > "$0/cgroup.procs" && exec mini server`, service)
+	n.mini.Stdout, n.mini.Stderr = log, log
+	if err := n.mini.Start(); err != nil {
+		return err
 	}
-	n := &node{ended: make(chan struct{})}
+	mini, ended := n.mini, make(chan struct{})
+	n.ended = ended
 	go func() {
-		defer close(n.ended)
-		n.end = cmd.Wait()
+		defer close(ended)
+		n.end = mini.Wait()
 	}()
-	return n, nil
+	return nil
+}
+
+// stop ends mini with a signal, and waits for that.
+func (n *node) stop(ctx context.Context, sig os.Signal) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := n.mini.Process.Signal(sig); err != nil {
+		return err
+	}
+	select {
+	case <-n.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("mini does not end after %v: %w", sig, ctx.Err())
+	}
 }
 
 // importImage puts the image where mini looks for some at its start.
@@ -89,9 +104,10 @@ func importImage() error {
 func (n *node) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %s", patience))
 	ctx, end := context.WithCancelCause(ctx)
+	ended := n.ended
 	go func() {
 		select {
-		case <-n.ended:
+		case <-ended:
 			end(fmt.Errorf("mini has ended: %v", n.end))
 		case <-ctx.Done():
 		}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,8 +20,11 @@ import (
 
 // scenario is the test: steps in their order, each said when it has passed.
 func scenario(ctx context.Context) error {
-	n, err := startMini()
-	if err != nil {
+	if err := importImage(); err != nil {
+		return err
+	}
+	n := &node{}
+	if err := n.start(ctx); err != nil {
 		return err
 	}
 	s := &run{node: n, pods: map[string]*corev1.Pod{}}
@@ -29,14 +34,17 @@ func scenario(ctx context.Context) error {
 	}{
 		{"mini server answers", n.connect},
 		{"the node is Ready", n.nodeReady},
-		{"pods of all three classes are Running and Ready", s.start},
+		{"pods of all three classes are Running and Ready", s.create},
 		{"the limits are those of the pods, read inside their containers", s.inside},
 		{"the cgroups of pods and classes on the machine", s.layout},
 		{"the CPU limit holds", s.throttled},
 		{"usage and limits in /stats/summary", s.usage},
 		{"a resize in place, without a restart", s.resize},
+		{"a memory limit below what is used waits, and nothing is killed", s.shrink},
 		{"a container above its memory limit is OOMKilled, with all its processes", s.oom},
+		{"mini is killed and started anew, the containers run on", s.restart},
 		{"deleted pods leave no cgroup", s.remove},
+		{"`mini cleanup` ends what runs and leaves no cgroup", s.cleanup},
 	} {
 		begin := time.Now()
 		if err := step.do(ctx); err != nil {
@@ -88,7 +96,7 @@ func list(cpu, memory string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 }
 
-func (s *run) start(ctx context.Context) error {
+func (s *run) create(ctx context.Context) error {
 	for _, pod := range []*corev1.Pod{
 		podOf(guaranteed, busy, nil, list("250m", "64Mi")),
 		podOf(burstable, idle, list("100m", "32Mi"), list("500m", "96Mi")),
@@ -183,7 +191,7 @@ func (s *run) layout(context.Context) error {
 		}
 		errs = append(errs, err)
 	}
-	if own, err := control("system.slice/mini.service", "cgroup.procs"); err != nil || own == "" {
+	if own, err := control(service, "cgroup.procs"); err != nil || own == "" {
 		errs = append(errs, fmt.Errorf("mini is no longer in the cgroup of its service: %q, %v", own, err))
 	}
 	return errors.Join(errs...)
@@ -285,20 +293,141 @@ func (s *run) oom(ctx context.Context) error {
 	return nil
 }
 
+// shrink wants less memory for the Burstable pod than it uses: the kernel would kill for it. When there is room, it is done.
+func (s *run) shrink(ctx context.Context) error {
+	if _, err := shell(ctx, burstable, "/bin/busybox dd if=/dev/zero of=/dev/shm/eaten bs=1M count=60 2>&1"); err != nil {
+		return err
+	}
+	patch := `{"spec":{"containers":[{"name":"main","resources":{"limits":{"memory":"48Mi"}}}]}}`
+	if _, err := s.client.CoreV1().Pods(namespace).Patch(ctx, burstable, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "resize"); err != nil {
+		return err
+	}
+	message := ""
+	_, err := s.untilPod(ctx, burstable, func(p *corev1.Pod) bool {
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.PodResizeInProgress && c.Reason == corev1.PodReasonError {
+				message = c.Message
+				return true
+			}
+		}
+		return false
+	})
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(message, "below current usage") {
+		return fmt.Errorf("the resize waits for %q", message)
+	}
+	// Neither the container nor its pod may have been made smaller.
+	for _, dir := range []string{s.podPath(burstable), s.containerPath(burstable)} {
+		kills, err := counter(dir, "memory.events", "oom_kill")
+		if err = errors.Join(err, expect(dir, map[string]string{"memory.max": "134217728"})); err != nil || kills != 0 {
+			return fmt.Errorf("%d killed in %s, %v", kills, dir, err)
+		}
+	}
+	if _, err := shell(ctx, burstable, "/bin/busybox rm /dev/shm/eaten"); err != nil {
+		return err
+	}
+	return s.eventually(ctx, func() error {
+		return errors.Join(
+			expect(s.podPath(burstable), map[string]string{"memory.max": "50331648"}),
+			expect(s.containerPath(burstable), map[string]string{"memory.max": "50331648"}),
+		)
+	})
+}
+
+// restart is the power failure of mini alone.
+func (s *run) restart(ctx context.Context) error {
+	before := map[string]string{}
+	for _, name := range []string{guaranteed, burstable, bestEffort} {
+		procs, err := control(s.containerPath(name), "cgroup.procs")
+		if err != nil || procs == "" {
+			return fmt.Errorf("no processes of pod %s before, %v", name, err)
+		}
+		before[name], _, _ = strings.Cut(procs, "\n") // children may come and go
+	}
+	if err := s.stop(ctx, syscall.SIGKILL); err != nil {
+		return err
+	}
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	// An answer of exec says that the kubelet serves again, and a new pod that all of the node works.
+	if err := s.eventually(ctx, func() error {
+		return expectInside(ctx, guaranteed, []string{"cpu.max", "memory.max"}, "25000 100000", "67108864")
+	}); err != nil {
+		return err
+	}
+	if _, err := s.client.CoreV1().Pods(namespace).Create(ctx, podOf("later", idle, nil, list("100m", "32Mi")), metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	later, err := s.untilPod(ctx, "later", isReady)
+	if err != nil {
+		return err
+	}
+	s.pods["later"] = later
+	if err := expect(s.containerPath("later"), map[string]string{"cpu.max": "10000 100000", "memory.max": "33554432"}); err != nil {
+		return err
+	}
+	for name, process := range before {
+		pod, err := s.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		was, is := s.pods[name].Status.ContainerStatuses[0], pod.Status.ContainerStatuses[0]
+		procs, err := control(s.containerPath(name), "cgroup.procs")
+		if first, _, _ := strings.Cut(procs, "\n"); err != nil || first != process || is.ContainerID != was.ContainerID || is.RestartCount != 0 {
+			return fmt.Errorf("pod %s: process %s became %q, container %+v, %v", name, process, procs, is, err)
+		}
+	}
+	return expect("kubepods/burstable", map[string]string{"cpu.weight": "29"})
+}
+
 func (s *run) remove(ctx context.Context) error {
+	left := 0
 	for name := range s.pods {
-		if err := s.client.CoreV1().Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		if name == bestEffort { // it is for the cleanup
+			left++
+		} else if err := s.client.CoreV1().Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			return err
 		}
 	}
 	return s.eventually(ctx, func() error {
 		pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-		if err == nil && len(pods.Items) > 0 {
-			err = fmt.Errorf("%d pods are still there", len(pods.Items))
+		if err == nil && len(pods.Items) != left {
+			err = fmt.Errorf("%d pods are still there, want %d", len(pods.Items), left)
 		}
 		for name := range s.pods {
-			err = errors.Join(err, gone(s.podPath(name)))
+			if name != bestEffort {
+				err = errors.Join(err, gone(s.podPath(name)))
+			}
 		}
 		return err
 	})
+}
+
+// cleanup ends mini in order, which leaves the pods running, and then the pods.
+func (s *run) cleanup(ctx context.Context) error {
+	if err := s.stop(ctx, syscall.SIGTERM); err != nil {
+		return err
+	}
+	if s.end != nil {
+		return fmt.Errorf("mini ended with %w", s.end)
+	}
+	if procs, err := control(s.containerPath(bestEffort), "cgroup.procs"); err != nil || procs == "" {
+		return fmt.Errorf("the container did not outlive mini: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "mini", "cleanup").CombinedOutput(); err != nil {
+		return fmt.Errorf("mini cleanup: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	procs, err := control(service, "cgroup.procs")
+	if err != nil || procs != "" {
+		return fmt.Errorf("processes %q are left in the service's cgroup, %v", procs, err)
+	}
+	return gone("kubepods")
 }
