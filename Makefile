@@ -18,6 +18,7 @@ include internal/helpers/helpers.mk
 -include apiserver/openapi/openapi.mk
 include e2e/conformance/conformance.mk
 include e2e/cgroup2/cgroup2.mk
+include e2e/clients/clients.mk
 
 .PHONY: help build mini deps test unit e2e lint fuzz bench fmt clean quickstart quickstart-down images
 
