@@ -29,7 +29,9 @@ const requestTimeout = 60 * time.Second
 
 // chain puts the handlers around next that every request passes, outermost first.
 func (s *Server) chain(next http.Handler) http.Handler {
-	next = s.withLimits(next) // an audit handler belongs inside of it: there the request's state is complete
+	// An audit log belongs inside of the limits: there the request's state is complete, and when next has returned the
+	// state's Audit holds what admission has said about it.
+	next = s.withLimits(next)
 	next = s.withAuthorization(next)
 	next = s.withImpersonation(next)
 	next = s.withAuthentication(next)
@@ -70,7 +72,7 @@ func (s *Server) withInfo(next http.Handler) http.Handler {
 			})
 			return
 		}
-		state := &request.State{Info: request.Parse(r), AuditID: r.Header.Get("Audit-ID")}
+		state := &request.State{Info: request.Parse(r), AuditID: r.Header.Get("Audit-ID"), Audit: &request.Audit{}}
 		if state.AuditID == "" {
 			state.AuditID = uuid.NewString()
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -52,6 +53,38 @@ func TestFirstObjects(t *testing.T) {
 		_, err := flow.FlowSchemas().Get(t.Context(), "catch-all", metav1.GetOptions{})
 		return err == nil
 	})
+	dangling := func(name string) string {
+		schema, err := flow.FlowSchemas().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range schema.Status.Conditions {
+			if c.Type == flowcontrolv1.FlowSchemaConditionDangling {
+				return string(c.Status) + " " + c.Reason
+			}
+		}
+		return ""
+	}
+	own := &flowcontrolv1.FlowSchema{ObjectMeta: metav1.ObjectMeta{Name: "own"}, Spec: flowcontrolv1.FlowSchemaSpec{
+		MatchingPrecedence: 1000, PriorityLevelConfiguration: flowcontrolv1.PriorityLevelConfigurationReference{Name: "mine"},
+	}}
+	if _, err := flow.FlowSchemas().Create(t.Context(), own, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "schemas know whether their level is there", func() bool {
+		return dangling("own") == "True NotFound" && dangling("catch-all") == "False Found"
+	})
+	level := &flowcontrolv1.PriorityLevelConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Spec: flowcontrolv1.PriorityLevelConfigurationSpec{
+		Type: flowcontrolv1.PriorityLevelEnablementLimited, Limited: &flowcontrolv1.LimitedPriorityLevelConfiguration{LimitResponse: flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeReject}},
+	}}
+	if _, err := flow.PriorityLevelConfigurations().Create(t.Context(), level, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a schema's level has come", func() bool { return dangling("own") == "False Found" })
+	if err := flow.PriorityLevelConfigurations().Delete(t.Context(), "mine", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a schema's level has gone", func() bool { return dangling("own") == "True NotFound" })
 	eventually(t, "built-in groups have their APIServices", func() bool {
 		body, err := c.client.Discovery().RESTClient().Get().AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/v1.apps").DoRaw(t.Context())
 		return err == nil && bytes.Contains(body, []byte(`"Local APIServices are always available"`))

@@ -18,12 +18,29 @@ import (
 //go:embed types.txt
 var types string
 
+// words stand in types.txt for what it says most often. None is part of another, and longer ones come before their beginnings.
+var words = [][2]string{
+	{"io.k8s.apimachinery.pkg.apis.meta.v1.", "!"}, {"io.k8s.api.core.v1.", "?"}, {"io.k8s.api.", "%"},
+	{`","t":{"s":"string"}`, "@"}, {`","t":`, "#"}, {`{"s":"numeric"}`, "*"}, {`{"l":{"e":`, "|"}, {`{"m":{"f":[`, "&"},
+	{`{"n":"`, "~"}, {`"},"r":"atomic"`, ";"}, {`,"d":`, "<"},
+}
+
+// wording replaces what words[i][from] says by the other.
+func wording(from int) *strings.Replacer {
+	pairs := make([]string, 0, 2*len(words))
+	for _, w := range words {
+		pairs = append(pairs, w[from], w[1-from])
+	}
+	return strings.NewReplacer(pairs...)
+}
+
 // Converter is the managedfields.TypeConverter of the scheme's kinds. It is safe for concurrent use.
 type Converter struct {
-	scheme *runtime.Scheme
+	scheme          *runtime.Scheme
+	shorten, expand *strings.Replacer
 
 	mu    sync.Mutex
-	lines map[string]string // a type's line by its name
+	lines map[string]string // a type's line by its name, both as they are in types.txt
 	known map[kschema.GroupVersionKind]*typed.ParseableType
 }
 
@@ -31,7 +48,7 @@ var _ managedfields.TypeConverter = (*Converter)(nil)
 
 // New returns a converter that has read nothing yet.
 func New(scheme *runtime.Scheme) *Converter {
-	return &Converter{scheme: scheme, known: map[kschema.GroupVersionKind]*typed.ParseableType{}}
+	return &Converter{scheme: scheme, shorten: wording(0), expand: wording(1), known: map[kschema.GroupVersionKind]*typed.ParseableType{}}
 }
 
 // ObjectToTyped shows an object, typed or unstructured, with the schema of its kind.
@@ -80,7 +97,8 @@ func (c *Converter) Type(gvk kschema.GroupVersionKind) (*typed.ParseableType, er
 
 // Definitions returns a type, by its OpenAPI name, with all that it refers to.
 func Definitions(name string) ([]schema.TypeDef, error) {
-	c := &Converter{lines: readLines()}
+	c := New(nil)
+	c.lines = readLines()
 	var out schema.Schema
 	err := c.reach(name, &out, map[string]bool{})
 	return out.Types, err
@@ -101,12 +119,12 @@ func (c *Converter) reach(name string, to *schema.Schema, seen map[string]bool) 
 		return nil
 	}
 	seen[name] = true
-	line, ok := c.lines[name]
+	line, ok := c.lines[c.shorten.Replace(name)]
 	if !ok {
 		return fmt.Errorf("there is no type %s", name)
 	}
 	var a atom
-	if err := json.Unmarshal([]byte(line), &a); err != nil {
+	if err := json.Unmarshal([]byte(c.expand.Replace(line)), &a); err != nil {
 		return fmt.Errorf("type %s: %w", name, err)
 	}
 	var refs []string

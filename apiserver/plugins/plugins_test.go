@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -27,6 +29,7 @@ import (
 	"github.com/mini-k8s/mini/apiserver"
 	"github.com/mini-k8s/mini/apiserver/openapi"
 	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/request"
 	"github.com/mini-k8s/mini/internal/bootstrap"
 	"github.com/mini-k8s/mini/internal/pki"
 	"github.com/mini-k8s/mini/store"
@@ -40,6 +43,30 @@ type cluster struct {
 	config *rest.Config
 	dir    string
 	server *apiserver.Server
+	audits sync.Map // of *request.Audit by audit ID
+}
+
+// audited keeps what is said for the audit log about requests that name themselves with the header Audit-ID.
+func (c *cluster) audited(plugins func(*rest.Config) (*apiserver.Plugins, error)) func(*rest.Config) (*apiserver.Plugins, error) {
+	return func(loopback *rest.Config) (*apiserver.Plugins, error) {
+		p, err := plugins(loopback)
+		if err == nil {
+			p.Authorizer = auditing{p.Authorizer, &c.audits}
+		}
+		return p, err
+	}
+}
+
+type auditing struct {
+	authorizer.UnconditionalAuthorizer
+	audits *sync.Map
+}
+
+func (a auditing) Authorize(ctx context.Context, attributes authorizer.Attributes) (authorizer.Decision, string, error) {
+	if state := request.From(ctx); state != nil && strings.HasPrefix(state.AuditID, "test-") {
+		a.audits.Store(state.AuditID, state.Audit)
+	}
+	return a.UnconditionalAuthorizer.Authorize(ctx, attributes)
 }
 
 func start(t *testing.T) *cluster {
@@ -68,9 +95,9 @@ func start(t *testing.T) *cluster {
 	c.server, err = apiserver.New(apiserver.Config{
 		Store: st, Logger: logger, Listener: l, TLS: c.keys.ServingTLS(), OpenAPI: openapi.NewHandler(), Advertise: netip.MustParseAddrPort("192.0.2.1:6443"),
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}, NodePorts: registry.PortRange{From: 30000, To: 32767},
-		Plugins: New(Config{
+		Plugins: c.audited(New(Config{
 			ClientCAs: c.keys.CA.Pool(), Logger: logger, ServiceAccountKeys: c.keys.ServiceAccountKeys, ClusterDomain: "cluster.local", URL: c.url,
-		}),
+		})),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/mini-k8s/mini/apiserver/request"
 )
 
 // within tries until f is content: policies are compiled once a second.
@@ -66,8 +68,9 @@ func TestAdmissionPolicies(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "few"},
 		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
 			ParamKind: &admissionregistrationv1.ParamKind{APIVersion: "v1", Kind: "ConfigMap"}, MatchConstraints: matchResources("apps", "deployments"),
-			Variables:       []admissionregistrationv1.Variable{{Name: "most", Expression: "int(params.data.replicas)"}},
-			MatchConditions: []admissionregistrationv1.MatchCondition{{Name: "not-exempt", Expression: "!(has(object.metadata.labels) && 'exempt' in object.metadata.labels)"}},
+			AuditAnnotations: []admissionregistrationv1.AuditAnnotation{{Key: "replicas", ValueExpression: "'wants ' + string(object.spec.replicas)"}},
+			Variables:        []admissionregistrationv1.Variable{{Name: "most", Expression: "int(params.data.replicas)"}},
+			MatchConditions:  []admissionregistrationv1.MatchCondition{{Name: "not-exempt", Expression: "!(has(object.metadata.labels) && 'exempt' in object.metadata.labels)"}},
 			Validations: []admissionregistrationv1.Validation{{
 				Expression: "object.spec.replicas <= variables.most", MessageExpression: "'at most ' + string(variables.most) + ' in ' + namespaceObject.metadata.name",
 			}},
@@ -94,6 +97,13 @@ func TestAdmissionPolicies(t *testing.T) {
 	})
 	if _, err := create(deploymentOf("few", 5)); err != nil {
 		t.Error(err)
+	}
+	if err := c.admin.AppsV1().RESTClient().Post().Namespace("ns").Resource("deployments").SetHeader("Audit-ID", "test-1").Param("dryRun", "All").
+		Body(deploymentOf("few", 4)).Do(ctx).Error(); err != nil {
+		t.Error(err)
+	}
+	if audit, ok := c.audits.Load("test-1"); !ok || audit.(*request.Audit).Annotations()["few/replicas"] != "wants 4" {
+		t.Errorf("the audit log is told %v", audit)
 	}
 	exempt := deploymentOf("many", 6)
 	exempt.Labels = map[string]string{"exempt": ""}

@@ -2,6 +2,8 @@ package request
 
 import (
 	"context"
+	"maps"
+	"sync"
 
 	"k8s.io/apiserver/pkg/authentication/user"
 )
@@ -12,6 +14,38 @@ type State struct {
 	User    user.Info // who the request is for: the impersonated user where there is one
 	Actor   user.Info // who authenticated, where that is not User; else nil
 	AuditID string
+
+	Audit *Audit // what an audit event says beside all that; nil outside of the server's own requests
+}
+
+// Audit gathers the annotations of a request's audit event: what admission plugins and policies say about it. It is the
+// place an audit log reads them from. The zero Audit is empty; it may be used by several goroutines.
+type Audit struct {
+	mu          sync.Mutex
+	annotations map[string]string
+}
+
+// Annotate sets an annotation: a write that is tried again says it again.
+func (a *Audit) Annotate(key, value string) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.annotations == nil {
+		a.annotations = map[string]string{}
+	}
+	a.annotations[key] = value
+}
+
+// Annotations are those set so far.
+func (a *Audit) Annotations() map[string]string {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.annotations)
 }
 
 type stateKey struct{}

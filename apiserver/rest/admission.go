@@ -7,9 +7,36 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/apis/audit"
 
 	"github.com/mini-k8s/mini/apiserver/request"
 )
+
+// audited are attributes whose annotations reach the request's audit event.
+type audited struct {
+	admission.Attributes
+	audit *request.Audit
+}
+
+func (a audited) AddAnnotation(key, value string) error {
+	return a.AddAnnotationWithLevel(key, value, audit.LevelMetadata)
+}
+
+// AddAnnotationWithLevel also checks the key, as upstream's attributes do.
+func (a audited) AddAnnotationWithLevel(key, value string, level audit.Level) error {
+	if err := a.Attributes.AddAnnotationWithLevel(key, value, level); err != nil {
+		return err
+	}
+	a.audit.Annotate(key, value)
+	return nil
+}
+
+func (q *write) audited(a admission.Attributes) admission.Attributes {
+	if state := request.From(q.ctx); state != nil {
+		return audited{a, state.Audit}
+	}
+	return a
+}
 
 // objectInterfaces is what admission plugins may do with objects. There is one version of each kind here, so what the
 // scheme cannot convert is of the same type on both sides.
@@ -55,8 +82,8 @@ func (e *Endpoint) admitConnect(w http.ResponseWriter, r *http.Request, info req
 		options = body
 	}
 	q := e.newWrite(w, r, info, &view{name: sub.Name}, writeOptions{})
-	a := admission.NewAttributesRecord(options, nil, sub.Kind, info.Namespace, info.Name,
-		e.res.GVK.GroupVersion().WithResource(e.res.Name), sub.Name, admission.Connect, nil, false, request.UserFrom(q.ctx))
+	a := q.audited(admission.NewAttributesRecord(options, nil, sub.Kind, info.Namespace, info.Name,
+		e.res.GVK.GroupVersion().WithResource(e.res.Name), sub.Name, admission.Connect, nil, false, request.UserFrom(q.ctx)))
 	if _, err := q.mutate(a); err != nil {
 		return err
 	}

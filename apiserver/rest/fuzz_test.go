@@ -166,7 +166,7 @@ func FuzzWriteOptions(f *testing.F) {
 		r := httptest.NewRequest(http.MethodPatch, "/", nil)
 		r.URL.RawQuery = raw
 		r.Header["User-Agent"] = []string{agent}
-		patch := types.PatchType("")
+		patch := types.MergePatchType
 		if apply {
 			patch = types.ApplyPatchType
 		}

@@ -154,9 +154,9 @@ func (q *write) admitBody(body runtime.Object, kind schema.GroupVersionKind) err
 	if e.Admission == nil {
 		return nil
 	}
-	a := admission.NewAttributesRecord(body, nil, kind, q.info.Namespace, q.info.Name,
+	a := q.audited(admission.NewAttributesRecord(body, nil, kind, q.info.Namespace, q.info.Name,
 		e.res.GVK.GroupVersion().WithResource(e.res.Name), q.view.name, admission.Create,
-		q.createOptions(), q.opts.isDryRun(), request.UserFrom(q.ctx))
+		q.createOptions(), q.opts.isDryRun(), request.UserFrom(q.ctx)))
 	if _, err := q.mutate(a); err != nil {
 		return err
 	}

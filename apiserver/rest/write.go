@@ -202,8 +202,8 @@ func (q *write) attributes(obj, old store.Object, op admission.Operation, option
 	if name == "" && obj != nil {
 		name = obj.GetName()
 	}
-	return admission.NewAttributesRecord(newObject, oldObject, e.res.GVK, q.info.Namespace, name,
-		e.res.GVK.GroupVersion().WithResource(e.res.Name), q.view.name, op, options, q.opts.isDryRun(), request.UserFrom(q.ctx))
+	return q.audited(admission.NewAttributesRecord(newObject, oldObject, e.res.GVK, q.info.Namespace, name,
+		e.res.GVK.GroupVersion().WithResource(e.res.Name), q.view.name, op, options, q.opts.isDryRun(), request.UserFrom(q.ctx)))
 }
 
 func (q *write) mutate(a admission.Attributes) (changed bool, err error) {
