@@ -38,6 +38,7 @@ import (
 	"github.com/mini-k8s/mini/controller/nodeipam"
 	"github.com/mini-k8s/mini/controller/nodelifecycle"
 	"github.com/mini-k8s/mini/controller/podgc"
+	"github.com/mini-k8s/mini/controller/policystatus"
 	"github.com/mini-k8s/mini/controller/replicaset"
 	"github.com/mini-k8s/mini/controller/resource"
 	"github.com/mini-k8s/mini/controller/resourcequota"
@@ -164,6 +165,10 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("certificates"), Signer: cfg.Signer,
 	})
 	add("certificates", csr, err)
+	policies, err := policystatus.New(policystatus.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("policystatus"),
+	})
+	add("policystatus", policies, err)
 	rs, err := replicaset.New(replicaset.Config{
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("replicaset"), Events: events("replicaset-controller"),
 	})

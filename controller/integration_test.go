@@ -36,6 +36,7 @@ import (
 	"k8s.io/kubectl/pkg/polymorphichelpers"
 
 	"github.com/mini-k8s/mini/apiserver"
+	"github.com/mini-k8s/mini/apiserver/openapi"
 	"github.com/mini-k8s/mini/apiserver/plugins"
 	"github.com/mini-k8s/mini/apiserver/registry"
 	"github.com/mini-k8s/mini/controller"
@@ -76,8 +77,8 @@ func start(t *testing.T) *cluster {
 	server, err := apiserver.New(apiserver.Config{
 		Store: st, Logger: logger, Listener: l, TLS: &tls.Config{Certificates: []tls.Certificate{certificate}},
 		Advertise: netip.MustParseAddrPort("192.0.2.1:6443"), ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
-		NodePorts: registry.PortRange{From: 30000, To: 32767},
-		Plugins:   plugins.New(plugins.Config{ClientCAs: ca.Pool(), Logger: logger, ClusterDomain: "cluster.local", ServiceAccountKeys: []crypto.Signer{must(pki.NewKey())}}),
+		NodePorts: registry.PortRange{From: 30000, To: 32767}, OpenAPI: openapi.NewHandler(),
+		Plugins: plugins.New(plugins.Config{ClientCAs: ca.Pool(), Logger: logger, ClusterDomain: "cluster.local", ServiceAccountKeys: []crypto.Signer{must(pki.NewKey())}}),
 	})
 	if err != nil {
 		t.Fatal(err)
