@@ -49,7 +49,7 @@ func (l *listWatch) collection() (store.Collection, func(store.Object) (store.Ob
 	for i := range l.server.rows {
 		row := &l.server.rows[i]
 		if row.GVK == l.kind && row.Create == nil && row.Computed == nil {
-			return l.server.collection(storageKey(row), storedKind(row)), row.FromStored, nil
+			return l.server.collection(row.StorageKey(), row.StoredKind()), row.FromStored, nil
 		}
 	}
 	return nil, nil, apierrors.NewNotFound(schema.GroupResource{Group: l.kind.Group, Resource: l.kind.Kind}, "")

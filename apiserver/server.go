@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,7 +21,6 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	clientrest "k8s.io/client-go/rest"
 
-	"github.com/mini-k8s/mini/apiserver/codec"
 	"github.com/mini-k8s/mini/apiserver/customresource"
 	"github.com/mini-k8s/mini/apiserver/discovery"
 	"github.com/mini-k8s/mini/apiserver/fieldschema"
@@ -182,7 +180,7 @@ func (s *Server) install(rows []registry.Resource) error {
 		case row.Computed != nil:
 			c.Collection = computed(row.Computed)
 		case row.Create == nil:
-			c.Collection = s.collection(storageKey(row), storedKind(row))
+			c.Collection = s.collection(row.StorageKey(), row.StoredKind())
 		}
 		endpoint, err := rest.New(c)
 		if err != nil {
@@ -253,20 +251,6 @@ func connected(row registry.Resource, connect map[string]registry.ConnectFunc) [
 	return subs
 }
 
-func storageKey(row *registry.Resource) string {
-	if row.Key != "" {
-		return row.Key
-	}
-	return row.Name
-}
-
-func storedKind(row *registry.Resource) schema.GroupVersionKind {
-	if row.Stored.Empty() {
-		return row.GVK
-	}
-	return row.Stored
-}
-
 // collection returns the one collection below /registry/KEY/.
 func (s *Server) collection(key string, stored schema.GroupVersionKind) store.Collection {
 	s.mu.Lock()
@@ -274,25 +258,9 @@ func (s *Server) collection(key string, stored schema.GroupVersionKind) store.Co
 	if c, ok := s.collections[key]; ok {
 		return c
 	}
-	kind, err := codec.NewKind(s.scheme, stored, nil)
+	config, err := registry.Collection(s.scheme, s.rows, key, stored)
 	if err != nil { // a row of our own that names a kind without metadata: found by the first test that builds a server
-		panic(fmt.Sprintf("collection %s: %v", key, err))
-	}
-	config := store.CollectionConfig{Prefix: "/registry/" + key + "/", Codec: codec.Storage{Kind: kind}}
-	for i := range s.rows {
-		row := &s.rows[i]
-		if storageKey(row) != key || row.Create != nil {
-			continue
-		}
-		if row.TTLSeconds > 0 {
-			config.TTL = time.Duration(row.TTLSeconds) * time.Second
-		}
-		switch {
-		case row.Codec != nil:
-			config.Codec = row.Codec
-		case row.GVK == stored:
-			config.Codec = codec.Storage{Kind: kind, Default: row.Default}
-		}
+		panic(err.Error())
 	}
 	c := s.config.Store.Collection(config)
 	s.collections[key] = c

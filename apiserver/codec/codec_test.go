@@ -139,6 +139,46 @@ func TestStorage(t *testing.T) {
 	}
 }
 
+// TestStorageForms checks the kinds that are not written as protobuf of their own version.
+func TestStorageForms(t *testing.T) {
+	cm := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: "a"}, Data: map[string]string{"b": "<"}}
+	plain := Storage{Kind: kind(t, configMaps)}
+	older := Storage{Kind: plain.Kind, Version: "v1beta1"}
+	inJSON := Storage{Kind: plain.Kind, JSON: true}
+	for _, c := range []struct {
+		name, begin string
+		codec       Storage
+	}{
+		{"older", "k8s\x00\n\x14\n\x07v1beta1\x12\tConfigMap", older},
+		{"json", `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"data":{"b":"\u003c"}}` + "\n", inJSON},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data, err := c.codec.Encode(cm)
+			if err != nil || !strings.HasPrefix(string(data), c.begin) {
+				t.Fatalf("%q %v", data, err)
+			}
+			for _, reader := range []Storage{older, inJSON, plain} {
+				back, err := reader.Decode(data)
+				if c.name == "older" && reader.Version == "" {
+					if err == nil {
+						t.Error("another version was read as if it were the kind's")
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(cm, back); diff != "" {
+					t.Error(diff)
+				}
+			}
+		})
+	}
+	if back, err := older.Decode([]byte(`{"kind":"ConfigMap","apiVersion":"v1beta1"}`)); err != nil || back.GetObjectKind().GroupVersionKind() != configMaps {
+		t.Errorf("%v %v", back, err)
+	}
+}
+
 // TestConvert checks a kind whose objects are stored as another one.
 func TestConvert(t *testing.T) {
 	k, err := NewKind(scheme.Scheme, eventsv1.SchemeGroupVersion.WithKind("Event"), func(o store.Object) (store.Object, error) {

@@ -7,11 +7,17 @@ import (
 	"fmt"
 	"maps"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/mini-k8s/mini/store"
 )
+
+// Collection says how the custom resources of a definition lie in etcd.
+func Collection(crd *apiextensionsv1.CustomResourceDefinition) store.CollectionConfig {
+	return store.CollectionConfig{Prefix: prefix(crd), Codec: storageCodec{}}
+}
 
 // storageCodec is upstream's storage encoding of custom resources: JSON of whatever version they were written in, ended by
 // a newline, without a resourceVersion.

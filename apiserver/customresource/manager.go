@@ -272,7 +272,7 @@ func (m *Manager) publish(all []*apiextensionsv1.CustomResourceDefinition, revis
 				d.end()
 			}
 			m.serial++
-			d = newDefinition(m.serial, crd, m.config.Store.Collection(store.CollectionConfig{Prefix: prefix(crd), Codec: storageCodec{}}), m.config.REST)
+			d = newDefinition(m.serial, crd, m.config.Store.Collection(Collection(crd)), m.config.REST)
 		}
 		d.terminating.Store(crd.DeletionTimestamp != nil)
 		served[crd.Name] = d

@@ -44,7 +44,12 @@ type Resource struct {
 	ToStored   func(store.Object) (store.Object, error)
 	FromStored func(store.Object) (store.Object, error)
 	TTLSeconds int64
-	// Codec is how objects of Stored lie in etcd where that is not upstream's protobuf (JSON for kinds without a Go type).
+	// StoredVersion is the version that etcd holds where upstream writes an older one than GVK, so that the release before
+	// can read it; the protobuf messages of the two must be the same, field by field. Both are read.
+	StoredVersion string
+	// StoredJSON says that etcd holds JSON, as upstream does for the kinds of its aggregator.
+	StoredJSON bool
+	// Codec is how objects of Stored lie in etcd where the above does not say it (CustomResourceDefinitions).
 	Codec store.Codec
 	// Verbs are the verbs served where they are not all of create, delete, deletecollection, get, list, patch, update, watch.
 	Verbs []string

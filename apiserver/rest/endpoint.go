@@ -204,10 +204,7 @@ func notFoundPath() error {
 
 // key is where the object lies in the collection.
 func (e *Endpoint) key(namespace, name string) string {
-	if e.res.Namespaced {
-		return namespace + "/" + name
-	}
-	return name
+	return e.res.ObjectKey(namespace, name)
 }
 
 // scope is the namespace that a list or watch is of; a request for a Namespace names that as its own.

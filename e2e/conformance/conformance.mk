@@ -16,18 +16,30 @@ CONFORMANCE_PROGRAMS := $(addprefix $(CONFORMANCE_BIN)/,e2e.test ginkgo kubectl 
 # Groups whose tests take seconds, from every part of the house.
 CONFORMANCE_SLICE := -group G2,G4,G6,G13,G16,G17,G19,G20,G36,G39,G44,G48,G49,G50,G57,G58 -milestone M1,M2,M3
 
-.PHONY: conformance conformance-build conformance-slice
+.PHONY: conformance conformance-build conformance-slice roundtrip
 conformance: build conformance-build ## Run conformance tests: MILESTONE=M1, GROUP=G2,G3 or FOCUS=REGEXP; all without
 	$(CONFORMANCE_BIN)/run -bin $(CONFORMANCE_BIN) -mini bin/mini -images $(CONFORMANCE_TAR) $(CONFORMANCE_ARGS)
 
 conformance-slice: build conformance-build ## Run about a hundred quick conformance tests
 	$(CONFORMANCE_BIN)/run -bin $(CONFORMANCE_BIN) -mini bin/mini -images $(CONFORMANCE_TAR) $(CONFORMANCE_SLICE) -out $(CONFORMANCE_BIN)/out/slice
 
+roundtrip: mini-stored $(CONFORMANCE_BIN)/roundtrip.test ## Hold what lies in etcd against upstream's storage codecs, both ways
+	$(CONFORMANCE_BIN)/roundtrip.test -test.v -stored $(CONFORMANCE_BIN)/stored
+
 conformance-build: $(CONFORMANCE_PROGRAMS) $(CONFORMANCE_TAR) ## Build the conformance tests and the images they use
 
 $(CONFORMANCE_BIN)/e2e.test: $(CONFORMANCE_MOD) $(wildcard $(CONFORMANCE)/suite/*.go)
 	@mkdir -p $(@D)
 	cd $(CONFORMANCE) && CGO_ENABLED=0 $(GO) test -c $(CONFORMANCE_GO) -o $(abspath $@) ./suite
+
+$(CONFORMANCE_BIN)/roundtrip.test: $(CONFORMANCE_MOD) $(wildcard $(CONFORMANCE)/roundtrip/*.go)
+	@mkdir -p $(@D)
+	cd $(CONFORMANCE) && CGO_ENABLED=0 $(GO) test -c $(CONFORMANCE_GO) -o $(abspath $@) ./roundtrip
+
+.PHONY: mini-stored
+mini-stored:
+	@mkdir -p $(CONFORMANCE_BIN)
+	$(BUILD) -o $(CONFORMANCE_BIN)/stored ./e2e/stored
 
 $(CONFORMANCE_BIN)/run: $(CONFORMANCE_MOD) $(wildcard $(CONFORMANCE)/run/*.go $(CONFORMANCE)/catalog/*)
 	@mkdir -p $(@D)

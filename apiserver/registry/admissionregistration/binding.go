@@ -58,7 +58,8 @@ func MutatingAdmissionPolicyBinding(deps registry.Deps) registry.Resource {
 	return registry.Resource{
 		GVK:  admissionv1.SchemeGroupVersion.WithKind("MutatingAdmissionPolicyBinding"),
 		Name: "mutatingadmissionpolicybindings", Singular: "mutatingadmissionpolicybinding", Categories: categories,
-		Default: registry.Defaulter(func(b *binding) { defaultMatch(b.Spec.MatchResources) }),
+		StoredVersion: storedMutating,
+		Default:       registry.Defaulter(func(b *binding) { defaultMatch(b.Spec.MatchResources) }),
 		Strategy: registry.Counted(registry.Strategy{
 			Validate: func(ctx context.Context, o store.Object) field.ErrorList {
 				return readable(validate(o.(*binding)), func() *field.Error { return may(ctx, o.(*binding), nil) })

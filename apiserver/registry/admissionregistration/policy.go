@@ -25,6 +25,9 @@ const (
 	maxAnnotationBytes = 5 << 10
 )
 
+// storedMutating is the version in which 1.36 stores what mutates: it is the first release that serves it as v1.
+const storedMutating = "v1beta1"
+
 var reasons = []metav1.StatusReason{metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonRequestEntityTooLarge}
 
 // categories are those of the kinds that extend the API.
@@ -68,6 +71,7 @@ func MutatingAdmissionPolicy(deps registry.Deps) registry.Resource {
 	type policy = admissionv1.MutatingAdmissionPolicy
 	return registry.Resource{
 		GVK: admissionv1.SchemeGroupVersion.WithKind("MutatingAdmissionPolicy"), Name: "mutatingadmissionpolicies", Singular: "mutatingadmissionpolicy", Categories: categories,
+		StoredVersion: storedMutating,
 		Default: registry.Defaulter(func(p *policy) {
 			defaultTo(&p.Spec.FailurePolicy, admissionv1.Fail)
 			defaultMatch(p.Spec.MatchConstraints)

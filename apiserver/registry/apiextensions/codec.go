@@ -12,7 +12,8 @@ import (
 	"github.com/mini-k8s/mini/store"
 )
 
-// Codec is the store.Codec of definitions: JSON of version v1; it also reads v1beta1, which upstream writes.
+// Codec is the store.Codec of definitions: JSON of version v1beta1, which says a schema that all versions share only once;
+// upstream writes no other (https://issue.k8s.io/82292). It also reads v1.
 type Codec struct{}
 
 var _ store.Codec = Codec{}
@@ -23,10 +24,12 @@ func (Codec) Encode(obj store.Object) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T is not a CustomResourceDefinition", obj)
 	}
-	plain := *crd
-	plain.SetGroupVersionKind(Kind)
-	plain.ResourceVersion = ""
-	b, err := json.Marshal(&plain)
+	beta, err := toBeta(crd)
+	if err != nil {
+		return nil, fmt.Errorf("convert to v1beta1: %w", err)
+	}
+	beta.ResourceVersion = ""
+	b, err := json.Marshal(beta)
 	return append(b, '\n'), err
 }
 
@@ -42,7 +45,7 @@ func (Codec) Decode(data []byte) (store.Object, error) {
 		if err := json.Unmarshal(data, crd); err != nil {
 			return nil, err
 		}
-	case apiextensionsv1beta1.SchemeGroupVersion.WithKind(Kind.Kind):
+	case betaKind:
 		if err := fromBeta(data, crd); err != nil {
 			return nil, fmt.Errorf("convert from v1beta1: %w", err)
 		}
@@ -52,6 +55,21 @@ func (Codec) Decode(data []byte) (store.Object, error) {
 	apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(crd)
 	crd.SetGroupVersionKind(Kind)
 	return crd, nil
+}
+
+var betaKind = apiextensionsv1beta1.SchemeGroupVersion.WithKind(Kind.Kind)
+
+func toBeta(crd *apiextensionsv1.CustomResourceDefinition) (*apiextensionsv1beta1.CustomResourceDefinition, error) {
+	hub, err := internal(crd)
+	if err != nil {
+		return nil, err
+	}
+	beta := &apiextensionsv1beta1.CustomResourceDefinition{}
+	if err := apiextensionsv1beta1.Convert_apiextensions_CustomResourceDefinition_To_v1beta1_CustomResourceDefinition(hub, beta, nil); err != nil {
+		return nil, err
+	}
+	beta.SetGroupVersionKind(betaKind)
+	return beta, nil
 }
 
 func fromBeta(data []byte, to *apiextensionsv1.CustomResourceDefinition) error {

@@ -1,6 +1,7 @@
 package apiextensions
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -134,7 +135,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestStorage reads what upstream writes, v1beta1, and what this package writes.
+// TestStorage reads what upstream writes, v1beta1, and writes the same; v1, which mini wrote before, is read too.
 func TestStorage(t *testing.T) {
 	beta := `{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1beta1","metadata":{"name":"widgets.example.com"},
 		"spec":{"group":"example.com","version":"v1","names":{"plural":"widgets","singular":"widget","shortNames":["wd"],"kind":"Widget","listKind":"WidgetList"},
@@ -155,14 +156,28 @@ func TestStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(data), "resourceVersion") || want.ResourceVersion != "7" {
-		t.Errorf("%s", data)
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, []byte(beta)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(compact.String()+"\n", string(data)); diff != "" || want.ResourceVersion != "7" {
+		t.Error(diff)
 	}
 	back, err := Codec{}.Decode(data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want.ResourceVersion = ""
+	if diff := cmp.Diff(want, back); diff != "" {
+		t.Error(diff)
+	}
+	v1, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err = (Codec{}).Decode(v1); err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff(want, back); diff != "" {
 		t.Error(diff)
 	}

@@ -5,6 +5,5 @@
 // served by package customresource, which also writes the conditions in its status; here the row only sees to it that a
 // deleted definition stays until its objects are gone (the finalizer customresourcecleanup.apiextensions.k8s.io).
 //
-// In etcd a definition is JSON, as upstream keeps it. Upstream 1.36 writes version v1beta1 and reads v1 as well; mini
-// writes v1 and reads both.
+// In etcd a definition is JSON of version v1beta1, as upstream keeps it; v1 is read as well.
 package apiextensions

@@ -31,7 +31,7 @@ func APIService() registry.Resource {
 	type service = apiregistrationv1.APIService
 	return registry.Resource{
 		GVK: apiregistrationv1.SchemeGroupVersion.WithKind("APIService"), Name: "apiservices", Singular: "apiservice", Categories: []string{"api-extensions"},
-		Key: "apiregistration.k8s.io/apiservices",
+		Key: "apiregistration.k8s.io/apiservices", StoredJSON: true,
 		Default: registry.Defaulter(func(s *service) {
 			if s.Spec.Service != nil && s.Spec.Service.Port == nil {
 				s.Spec.Service.Port = ptr.To[int32](443)

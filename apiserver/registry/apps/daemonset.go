@@ -89,6 +89,13 @@ func defaultDaemonSet(d *appsv1.DaemonSet) {
 		if r := update.RollingUpdate; r.MaxSurge == nil {
 			r.MaxSurge = ptr(intstr.FromInt32(0))
 		}
+	} else if r := update.RollingUpdate; r != nil { // it has no effect, but upstream shows it whole
+		if r.MaxUnavailable == nil {
+			r.MaxUnavailable = ptr(intstr.FromInt32(0))
+		}
+		if r.MaxSurge == nil {
+			r.MaxSurge = ptr(intstr.FromInt32(0))
+		}
 	}
 	if d.Spec.RevisionHistoryLimit == nil {
 		d.Spec.RevisionHistoryLimit = ptr(int32(10))

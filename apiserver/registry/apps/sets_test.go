@@ -125,6 +125,10 @@ func TestDaemonSet(t *testing.T) {
 			expect(t, row.Strategy.Validate(t.Context(), good(t, row, &appsv1.DaemonSet{}, c.more)), c.want)
 		})
 	}
+	idle := good(t, row, &appsv1.DaemonSet{}, `{spec: {updateStrategy: {type: OnDelete, rollingUpdate: {maxUnavailable: 2}}}}`).Spec.UpdateStrategy.RollingUpdate
+	if idle.MaxUnavailable.IntVal != 2 || idle.MaxSurge == nil || idle.MaxSurge.IntVal != 0 {
+		t.Errorf("a rolling update that has no effect became %+v", idle)
+	}
 	old := good(t, row, &appsv1.DaemonSet{}, `{metadata: {resourceVersion: "1"}}`)
 	row.Strategy.PrepareForCreate(t.Context(), old)
 	d := old.DeepCopy()

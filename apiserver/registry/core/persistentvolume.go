@@ -125,8 +125,14 @@ func defaultPersistentVolume(pv *corev1.PersistentVolume) {
 	fill(&pv.Status.Phase, corev1.VolumePending)
 	fill(&pv.Spec.PersistentVolumeReclaimPolicy, corev1.PersistentVolumeReclaimRetain)
 	set(&pv.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
-	defaultResources(pv.Spec.Capacity)
-	s := &pv.Spec.PersistentVolumeSource
+	DefaultVolumeSource(&pv.Spec)
+}
+
+// DefaultVolumeSource fills what a volume leaves open about where it is and how large, in a PersistentVolume or inline in a
+// VolumeAttachment.
+func DefaultVolumeSource(spec *corev1.PersistentVolumeSpec) {
+	defaultResources(spec.Capacity)
+	s := &spec.PersistentVolumeSource
 	switch {
 	case s.HostPath != nil:
 		set(&s.HostPath.Type, corev1.HostPathUnset)

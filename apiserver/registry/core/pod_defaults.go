@@ -22,8 +22,11 @@ func fill[T ~string](p *T, value T) {
 }
 
 // defaultPod fills what a pod leaves open beyond its spec's own defaults: requests follow limits, pod and host IPs
-// follow their lists.
+// follow their lists, and a negative grace period is one second (in pods alone: a template keeps its own).
 func defaultPod(pod *corev1.Pod) {
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
+		pod.Spec.TerminationGracePeriodSeconds = new(int64(1))
+	}
 	set(&pod.Spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	defaultRequests(pod.Spec.InitContainers)
 	defaultRequests(pod.Spec.Containers)

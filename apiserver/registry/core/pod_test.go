@@ -95,6 +95,12 @@ func TestPodDefaults(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", check.name, check.got, check.want)
 		}
 	}
+	hasty := pod.DeepCopy()
+	hasty.Spec.TerminationGracePeriodSeconds = ptr(int64(-3))
+	defaultPod(hasty)
+	if got := *hasty.Spec.TerminationGracePeriodSeconds; got != 1 {
+		t.Errorf("a negative grace period became %d", got)
+	}
 	again := pod.DeepCopy()
 	defaultPod(again)
 	if !equalJSON(t, pod, again) {

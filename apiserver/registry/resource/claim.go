@@ -66,7 +66,7 @@ func ResourceClaim(deps registry.Deps) registry.Resource {
 	}
 	return registry.Resource{
 		GVK: resourcev1.SchemeGroupVersion.WithKind("ResourceClaim"), Name: "resourceclaims", Singular: "resourceclaim", Namespaced: true,
-		Default: registry.Defaulter(func(c *claim) { defaultRequests(c.Spec.Devices.Requests) }),
+		Default: registry.Defaulter(defaultClaim),
 		Strategy: registry.OwnStatus(registry.Strategy{
 			Validate: func(ctx context.Context, o store.Object) field.ErrorList {
 				c := o.(*claim)
@@ -165,10 +165,29 @@ func defaultRequests(requests []resourcev1.DeviceRequest) {
 	for i := range requests {
 		if r := requests[i].Exactly; r != nil {
 			defaultMode(&r.AllocationMode, &r.Count)
+			defaultTolerations(r.Tolerations)
 		}
 		for j := range requests[i].FirstAvailable {
 			r := &requests[i].FirstAvailable[j]
 			defaultMode(&r.AllocationMode, &r.Count)
+			defaultTolerations(r.Tolerations)
+		}
+	}
+}
+
+func defaultTolerations(tolerations []resourcev1.DeviceToleration) {
+	for i := range tolerations {
+		if t := &tolerations[i]; t.Operator == "" {
+			t.Operator = resourcev1.DeviceTolerationOpEqual
+		}
+	}
+}
+
+func defaultClaim(c *resourcev1.ResourceClaim) {
+	defaultRequests(c.Spec.Devices.Requests)
+	if a := c.Status.Allocation; a != nil {
+		for i := range a.Devices.Results {
+			defaultTolerations(a.Devices.Results[i].Tolerations)
 		}
 	}
 }

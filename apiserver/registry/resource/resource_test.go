@@ -44,8 +44,19 @@ func TestClaims(t *testing.T) {
 		{Name: "twice", Row: row, New: claim(`{requests: [{name: r, exactly: {deviceClassName: c}}, {name: r, exactly: {deviceClassName: c}}]}`), Want: "spec.devices.requests[1]: Duplicate value: \"r\""},
 		{Name: "constraint", Row: row, New: claim(`{requests: [{name: r, exactly: {deviceClassName: c}}], constraints: [{requests: [x], matchAttribute: a}]}`), Want: "must be the name of a request in the claim"},
 		{Name: "toleration", Row: row, New: claim(`{requests: [{name: r, exactly: {deviceClassName: c, tolerations: [{operator: Exists, value: v}]}}]}`), Want: "must be empty for operator `Exists`"},
+		{Name: "toleration_default", Row: row, New: claim(`{requests: [{name: r, exactly: {deviceClassName: c, tolerations: [{key: k}]}}, {name: s, firstAvailable: [{name: t, deviceClassName: c, tolerations: [{key: k}]}]}]}`), Then: func(t *testing.T, o store.Object) {
+			r := o.(*resourcev1.ResourceClaim).Spec.Devices.Requests
+			if a, b := r[0].Exactly.Tolerations[0].Operator, r[1].FirstAvailable[0].Tolerations[0].Operator; a != "Equal" || b != "Equal" {
+				t.Errorf("%q %q", a, b)
+			}
+		}},
 		{Name: "spec_stays", Row: row, Old: good, New: claim(`{requests: [{name: s, exactly: {deviceClassName: c}}]}`), Want: "field is immutable"},
 		{Name: "allocate", Row: row, View: "status", Old: good, New: status(`{allocation: {devices: {results: [{request: r, driver: d, pool: p, device: x}]}}, reservedFor: [{resource: pods, name: p, uid: u}], devices: [{driver: d, pool: p, device: x}]}`)},
+		{Name: "allocated_toleration", Row: row, View: "status", Old: good, New: status(`{allocation: {devices: {results: [{request: r, driver: d, pool: p, device: x, tolerations: [{key: k}]}]}}}`), Then: func(t *testing.T, o store.Object) {
+			if op := o.(*resourcev1.ResourceClaim).Status.Allocation.Devices.Results[0].Tolerations[0].Operator; op != "Equal" {
+				t.Errorf("%q", op)
+			}
+		}},
 		{Name: "other_device", Row: row, View: "status", Old: good, New: status(`{devices: [{driver: d, pool: p, device: x}]}`), Want: "must be an allocated device in the claim"},
 		{Name: "reserved", Row: row, View: "status", Old: good, New: status(`{reservedFor: [{resource: pods, name: p, uid: u}]}`), Want: "status.reservedFor: Forbidden: may not be specified when `allocated` is not set"},
 		{Name: "good", Row: template, New: `{metadata: {name: a, namespace: n}, spec: {spec: {devices: {requests: [{name: r, firstAvailable: [{name: s, deviceClassName: c}]}]}}}}`},

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/mini-k8s/mini/apiserver/registry"
+	"github.com/mini-k8s/mini/apiserver/registry/core"
 )
 
 const (
@@ -24,6 +25,11 @@ const (
 func VolumeAttachment() registry.Resource {
 	return registry.Resource{
 		GVK: storagev1.SchemeGroupVersion.WithKind("VolumeAttachment"), Name: "volumeattachments", Singular: "volumeattachment",
+		Default: registry.Defaulter(func(a *storagev1.VolumeAttachment) {
+			if spec := a.Spec.Source.InlineVolumeSpec; spec != nil {
+				core.DefaultVolumeSource(spec)
+			}
+		}),
 		Strategy: registry.OwnStatus(registry.Strategy{
 			Validate: registry.Validate(validateAttachment),
 			ValidateUpdate: registry.ValidateUpdate(func(a, old *storagev1.VolumeAttachment) field.ErrorList {

@@ -42,6 +42,11 @@ func TestValidation(t *testing.T) {
 		{Name: "no_source", Row: attachment, New: `{metadata: {name: a}, spec: {attacher: d, nodeName: n}}`, Want: "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"},
 		{Name: "attacher", Row: attachment, New: `{metadata: {name: a}, spec: {attacher: ` + long + `, nodeName: n, source: {persistentVolumeName: v}}}`, Want: "spec.attacher: Too long: may not be more than 63 bytes"},
 		{Name: "inline", Row: attachment, New: `{metadata: {name: a}, spec: {attacher: d, nodeName: n, source: {inlineVolumeSpec: {accessModes: [ReadWriteOnce]}}}}`, Want: "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes"},
+		{Name: "inline_default", Row: attachment, New: `{metadata: {name: a}, spec: {attacher: d, nodeName: n, source: {inlineVolumeSpec: {accessModes: [ReadWriteOnce], csi: {driver: d, volumeHandle: h}, iscsi: {targetPortal: p, iqn: i}}}}}`, Then: func(t *testing.T, o store.Object) {
+			if i := o.(*storagev1.VolumeAttachment).Spec.Source.InlineVolumeSpec.ISCSI; i.ISCSIInterface != "default" {
+				t.Errorf("%+v", i)
+			}
+		}},
 		{Name: "spec_stays", Row: attachment, Old: `{metadata: {name: a}, spec: {attacher: d, nodeName: n, source: {persistentVolumeName: v}}}`, New: `{metadata: {name: a}, spec: {attacher: d, nodeName: m, source: {persistentVolumeName: v}}}`, Want: "field is immutable"},
 		{Name: "status", Row: attachment, View: "status", Old: `{metadata: {name: a}, spec: {attacher: d, nodeName: n, source: {persistentVolumeName: v}}}`, New: `{metadata: {name: a}, status: {attached: true, attachError: {errorCode: -1}}}`, Want: "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive"},
 
