@@ -20,7 +20,7 @@ CONFORMANCE_SLICE := -group G2,G4,G6,G13,G16,G17,G19,G20,G36,G39,G44,G48,G49,G50
 conformance: build conformance-build ## Run conformance tests: MILESTONE=M1, GROUP=G2,G3 or FOCUS=REGEXP; all without
 	$(CONFORMANCE_BIN)/run -bin $(CONFORMANCE_BIN) -mini bin/mini -images $(CONFORMANCE_TAR) $(CONFORMANCE_ARGS)
 
-conformance-slice: build conformance-build ## Run about a hundred quick conformance tests
+conformance-slice: build conformance-build roundtrip ## Run about a hundred quick conformance tests, and the round trip
 	$(CONFORMANCE_BIN)/run -bin $(CONFORMANCE_BIN) -mini bin/mini -images $(CONFORMANCE_TAR) $(CONFORMANCE_SLICE) -out $(CONFORMANCE_BIN)/out/slice
 
 roundtrip: mini-stored $(CONFORMANCE_BIN)/roundtrip.test ## Hold what lies in etcd against upstream's storage codecs, both ways
