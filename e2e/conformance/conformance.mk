@@ -37,7 +37,7 @@ $(CONFORMANCE_BIN)/roundtrip.test: $(CONFORMANCE_MOD) $(wildcard $(CONFORMANCE)/
 	cd $(CONFORMANCE) && CGO_ENABLED=0 $(GO) test -c $(CONFORMANCE_GO) -o $(abspath $@) ./roundtrip
 
 .PHONY: mini-stored
-mini-stored:
+mini-stored: bin/lean.mod
 	@mkdir -p $(CONFORMANCE_BIN)
 	$(BUILD) -o $(CONFORMANCE_BIN)/stored ./e2e/stored
 

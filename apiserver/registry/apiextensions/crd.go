@@ -38,7 +38,8 @@ func CustomResourceDefinition() registry.Resource {
 		Default: registry.Defaulter(apiextensionsv1.SetObjectDefaults_CustomResourceDefinition),
 		Strategy: registry.Strategy{
 			PrepareForCreate: registry.Prepare(func(crd *apiextensionsv1.CustomResourceDefinition) {
-				crd.Status, crd.Generation = apiextensionsv1.CustomResourceDefinitionStatus{}, 1
+				// An empty list rather than none: `kubectl wait` gives up on an object whose conditions are null.
+				crd.Status, crd.Generation = apiextensionsv1.CustomResourceDefinitionStatus{Conditions: []apiextensionsv1.CustomResourceDefinitionCondition{}}, 1
 				noteStored(crd)
 			}),
 			PrepareForUpdate: registry.PrepareUpdate(func(crd, old *apiextensionsv1.CustomResourceDefinition) {

@@ -84,6 +84,9 @@ func TestUpdate(t *testing.T) {
 	old := parse(t, widgets)
 	row.Strategy.PrepareForCreate(t.Context(), old)
 	old.ResourceVersion = "1"
+	if data, err := (Codec{}).Encode(old); err != nil || !strings.Contains(string(data), `"conditions":[]`) {
+		t.Errorf("a new definition is %s %v", data, err)
+	}
 	next := old.DeepCopy()
 	next.Status.StoredVersions = nil
 	next.Labels = map[string]string{"a": "b"}
