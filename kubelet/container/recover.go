@@ -18,8 +18,8 @@ import (
 	"github.com/mini-k8s/mini/internal/netns"
 )
 
-// leftovers are what adopt found that must not stay.
-type leftovers struct {
+// remains are what adopt found that must not stay.
+type remains struct {
 	sandboxes  []*sandbox   // not ready
 	containers []*container // without a sandbox or a root file system
 }
@@ -36,7 +36,7 @@ type leftovers struct {
 //	no task, record says it was started    ended while nobody looked: by the shim's note, else 255
 //	netns, shared memory, sockets, shims   taken away when nothing above owns them
 //	looks into images                      taken away
-func (r *Containerd) adopt(ctx context.Context) (left leftovers, err error) {
+func (r *Containerd) adopt(ctx context.Context) (left remains, err error) {
 	stored, err := r.client.SandboxStore().List(ctx, "labels."+quoteLabel(labelKind)+"=="+kindSandbox)
 	if err != nil {
 		return left, native(err)
@@ -112,7 +112,7 @@ func (r *Containerd) isWhole(ctx context.Context, c *container, p *tasktypes.Pro
 }
 
 // removeLeft takes away what must not stay, and what a crash left behind that no record names.
-func (r *Containerd) removeLeft(ctx context.Context, left leftovers) {
+func (r *Containerd) removeLeft(ctx context.Context, left remains) {
 	for _, c := range left.containers {
 		if err := errors.Join(r.killTask(ctx, c.id), r.removeContainer(ctx, c)); err != nil {
 			r.log.Warn("could not remove a half-made container, will try again", "container", c.id, "err", err)
@@ -208,7 +208,7 @@ func (r *Containerd) takeBack(ctx context.Context, c *container) {
 		return
 	}
 	sn := r.client.SnapshotService(r.snapshotter)
-	err := r.killTask(ctx, c.id)
+	err := errors.Join(r.killTask(ctx, c.id), clearCgroup(c.rec.CgroupPath))
 	info, e := sn.Stat(ctx, c.id)
 	if err = errors.Join(err, native(e)); err == nil {
 		err = native(sn.Remove(ctx, c.id))

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mini-k8s/mini/cni"
+	"github.com/mini-k8s/mini/internal/leftovers"
 	"github.com/mini-k8s/mini/internal/netns"
 )
 
@@ -347,7 +348,7 @@ func (r *Containerd) destroySandbox(ctx context.Context, s *sandbox) error {
 	}
 	// A shim ends with its last task, unless it never had one.
 	if !s.rec.Ready {
-		if err := r.killShimOf(s.id); err != nil {
+		if err := errors.Join(r.killShimOf(s.id), clearCgroup(s.rec.CgroupPath)); err != nil {
 			return fmt.Errorf("remove sandbox %s: %w", s.id, err)
 		}
 	}
@@ -371,6 +372,15 @@ func (r *Containerd) shimSocket(id string) string {
 func isShimSocketName(name string) bool {
 	sum, err := hex.DecodeString(name)
 	return err == nil && len(sum) == sha256.Size
+}
+
+// clearCgroup removes what a runc that was killed while it made a container leaves in the trees of cgroups, which nobody
+// else knows of. The path ends with the ID of a sandbox or container.
+func clearCgroup(path string) error {
+	if path == "" {
+		return nil // of a record that could not be read
+	}
+	return leftovers.ClearCgroup(path)
 }
 
 func (r *Containerd) containersOf(sandboxID string) []*container {
