@@ -22,7 +22,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mini-k8s/mini/kubelet/cgroup"
@@ -171,7 +170,7 @@ func (r *Containerd) userDB(ctx context.Context, chainID string) (db userDB, err
 	if err != nil {
 		return userDB{}, fmt.Errorf("look into the image: %w", native(err))
 	}
-	err = r.withView(key, mounts, func(root string) error {
+	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		// The root keeps the image's symbolic links from leading out of it.
 		dir, err := os.OpenRoot(root)
 		if err != nil {
@@ -199,35 +198,8 @@ func (r *Containerd) userDB(ctx context.Context, chainID string) (db userDB, err
 // viewPrefix begins the names of the snapshots by which userDB looks into images.
 const viewPrefix = "users-"
 
-// withView mounts a look into an image for as long as fn takes, where removeViews finds it after a crash.
-func (r *Containerd) withView(key string, mounts []mount.Mount, fn func(root string) error) (err error) {
-	root := filepath.Join(r.dir, "views", key)
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, removeView(root)) }()
-	if err := mount.All(mounts, root); err != nil {
-		return err
-	}
-	return fn(root)
-}
-
-func removeView(root string) error {
-	if err := mount.UnmountAll(root, unix.MNT_DETACH); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Remove(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// removeViews takes away the looks into images of an earlier life.
+// removeViews takes away the looks into images of an earlier life. Their mounts went when containerd was started.
 func (r *Containerd) removeViews(ctx context.Context) error {
-	var errs []error
-	for _, e := range readDir(filepath.Join(r.dir, "views")) {
-		errs = append(errs, removeView(filepath.Join(r.dir, "views", e)))
-	}
 	sn := r.client.SnapshotService(r.snapshotter)
 	var keys []string
 	err := sn.Walk(ctx, func(_ context.Context, s snapshots.Info) error {
@@ -236,7 +208,7 @@ func (r *Containerd) removeViews(ctx context.Context) error {
 		}
 		return nil
 	})
-	errs = append(errs, native(err))
+	errs := []error{native(err)}
 	for _, key := range keys {
 		if err := native(sn.Remove(ctx, key)); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, err)

@@ -25,7 +25,7 @@
 //	s/        sockets: containerd.sock, .ttrpc for the shims' events, one per shim, log-ID of each log writer.
 //	          A path that would be too long for a socket is reached by a link in /run/mini.
 //	netns/    a bind mount per sandbox;  shm/ a tmpfs per sandbox;  fifo/ pipes of containers with stdin
-//	views/    mounts of images, for as long as their users are read
+//	mounts/   of images, for as long as they are unpacked or their users are read
 //
 // The container's life: CreateContainer stores the record, then makes the snapshot it names; StartContainer has the shim
 // mount it, start runc and a log writer. When the first process ends, its log is brought to an end, the exit is published

@@ -28,6 +28,7 @@ import (
 	"github.com/containerd/containerd/v2/core/introspection"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/mount"
 	sandboxes "github.com/containerd/containerd/v2/core/sandbox"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -104,6 +105,7 @@ type engineConfig struct {
 	root      string // survives a reboot
 	state     string // of what runs
 	socketDir string // short, see socketDir
+	mounts    string // of images, for a moment
 	overlay   []string
 	log       *slog.Logger
 }
@@ -128,6 +130,10 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 		return nil, fmt.Errorf("containerd's databases: %w", err)
 	}
 	quiet()
+	// Like containerd's daemon: what it mounts for a moment must be found after a crash. The place is global to the process.
+	if err := mount.SetTempMountLocation(cfg.mounts); err != nil {
+		return nil, err
+	}
 	e := &engine{
 		set:     plugin.NewPluginSet(),
 		stores:  db,
@@ -171,6 +177,13 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 		// A snapshotter that this kernel or file system cannot carry is left out; all else must work.
 		if err := p.Err(); err != nil && reg.Type != plugins.SnapshotPlugin {
 			return nil, fmt.Errorf("start containerd plugin %s: %w", reg.URI(), err)
+		}
+	}
+	// Nobody else has these databases open, so no mount is in use.
+	for _, name := range readDir(cfg.mounts) {
+		at := filepath.Join(cfg.mounts, name)
+		if err := errors.Join(mount.UnmountAll(at, unix.MNT_DETACH), os.Remove(at)); err != nil {
+			cfg.log.Warn("could not remove a mount that a crash left", "err", err)
 		}
 	}
 	if err := e.choose(ctx, cfg); err != nil {

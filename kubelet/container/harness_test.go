@@ -299,7 +299,7 @@ func (n *node) leftovers() []string {
 			}
 		}
 		for _, dir := range []string{
-			"netns", "shm", "fifo", "s", "views", "state/runc/k8s.io", "state/io.containerd.runtime.v2.task/k8s.io", "root/io.containerd.runtime.v2.task/k8s.io",
+			"netns", "shm", "fifo", "s", "mounts", "state/runc/k8s.io", "state/io.containerd.runtime.v2.task/k8s.io", "root/io.containerd.runtime.v2.task/k8s.io",
 		} {
 			for _, e := range readDir(filepath.Join(n.dir, "agent/containerd", dir)) {
 				if !strings.HasPrefix(e, "containerd.sock") {

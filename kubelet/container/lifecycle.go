@@ -172,15 +172,14 @@ func (r *Containerd) startTask(ctx context.Context, c *container) error {
 	if err != nil {
 		return native(err)
 	}
-	// The time of the start is stored while runc starts the process.
 	c.mu.Lock()
 	c.pid, c.rec.StartedAt = created.Pid, time.Now()
-	rec := c.rec
 	c.mu.Unlock()
-	saved := make(chan error, 1)
-	go func() { saved <- r.saveRecord(ctx, c.id, rec) }()
-	_, err = r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: c.id})
-	if err = errors.Join(native(err), <-saved); err != nil {
+	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: c.id}); err != nil {
+		return native(err)
+	}
+	// Only now: a crash in the middle of the start may end the process before its program runs, and that is no start.
+	if err := r.saveStart(ctx, c); err != nil {
 		return err
 	}
 	c.mu.Lock()

@@ -30,7 +30,8 @@ type remains struct {
 //	container without a sandbox            taken away
 //	never started, no root file system     taken away: CreateContainer did not come to its end
 //	task runs                              adopted
-//	task ended                             its exit is dealt with as if it came now
+//	task ended                             its exit is dealt with as if it came now; an error before the start was stored is
+//	                                       that of the start, which is made anew
 //	never started, with a task or without  task and root file system are made anew when it is started: nothing has ended
 //	no task, record says it ended          stays
 //	no task, record says it was started    ended while nobody looked: by the shim's note, else 255
@@ -185,18 +186,42 @@ func (r *Containerd) adoptContainer(ctx context.Context, c *container, p *taskty
 			}
 		}
 	case p != nil && p.Status == tasktypes.Status_RUNNING:
-		c.mu.Lock()
-		if c.state == Created {
-			c.state, c.pid = Running, p.Pid
-		}
-		c.mu.Unlock()
-	case p != nil && p.Status == tasktypes.Status_STOPPED:
+		r.adoptRunning(ctx, c, p)
+	case p != nil && p.Status == tasktypes.Status_STOPPED && (!c.rec.StartedAt.IsZero() || p.ExitStatus == 0):
 		r.containerExited(ctx, c, exitRecord{Timestamp: p.ExitedAt.AsTime(), Status: int(p.ExitStatus)})
-	case p == nil && !c.rec.StartedAt.IsZero():
+	case p == nil && (!c.rec.StartedAt.IsZero() || r.hasSucceeded(c.id)):
 		r.containerExited(ctx, c, r.lastExit(c.id))
 	default:
 		r.takeBack(ctx, c)
 	}
+}
+
+// adoptRunning also notes the start of a container if a crash came before that was stored.
+func (r *Containerd) adoptRunning(ctx context.Context, c *container, p *tasktypes.Process) {
+	c.mu.Lock()
+	if c.state == Created {
+		c.state, c.pid = Running, p.Pid
+	}
+	unknown := c.rec.StartedAt.IsZero()
+	if unknown {
+		c.rec.StartedAt = time.Now()
+	}
+	c.mu.Unlock()
+	if !unknown {
+		return
+	}
+	if err := r.saveStart(ctx, c); err != nil {
+		r.log.Warn("could not store that a container was started", "container", c.id, "err", err)
+	}
+}
+
+// hasSucceeded tells whether a shim noted that a container ended without an error, which nothing does that did not run.
+func (r *Containerd) hasSucceeded(id string) bool {
+	if r.engine == nil {
+		return false
+	}
+	e, ok := r.engine.exits[id]
+	return ok && e.Status == 0
 }
 
 // takeBack undoes a start that was cut short before the container's own program ran, so that it can be started again. The

@@ -265,7 +265,7 @@ func (r *Containerd) connect(ctx context.Context) error {
 	}
 	e, err := startEngine(ctx, engineConfig{
 		root: filepath.Join(r.dir, "root"), state: filepath.Join(r.dir, "state"), socketDir: r.sockets,
-		overlay: overlayOptions(), log: r.log,
+		mounts: filepath.Join(r.dir, "mounts"), overlay: overlayOptions(), log: r.log,
 	})
 	if err != nil {
 		return err

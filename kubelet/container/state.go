@@ -28,6 +28,8 @@ type container struct {
 	created time.Time
 	// op serialises what starts and removes; it is held over calls to containerd.
 	op sync.Mutex
+	// save keeps what is stored of the start from replacing what is stored of the end.
+	save sync.Mutex
 	// ended closes when the exit is known, cleaned when its task is gone from the shim as well.
 	ended, cleaned chan struct{}
 
@@ -209,7 +211,10 @@ func (r *Containerd) containerExited(ctx context.Context, c *container, exit exi
 	c.mu.Unlock()
 	r.hub.publish(Event{Pod: c.pod, ContainerID: c.id, Exited: true, ExitCode: rec.ExitCode, OOM: rec.OOMKilled, Time: exit.Timestamp})
 	// The shim's own note of the exit goes with its task, so ours must be there before.
-	if err := r.saveRecord(ctx, c.id, rec); err != nil && !errdefs.IsNotFound(err) {
+	c.save.Lock()
+	err := r.saveRecord(ctx, c.id, rec)
+	c.save.Unlock()
+	if err != nil && !errdefs.IsNotFound(err) {
 		r.log.Warn("could not store how a container ended", "container", c.id, "err", err)
 	}
 	if err := r.deleteTask(ctx, c.id); err != nil {
@@ -243,6 +248,19 @@ func (r *Containerd) deleteTask(ctx context.Context, id string) error {
 		return err
 	}
 	return nil
+}
+
+// saveStart stores that a container was started, unless its end is known already, which says so too.
+func (r *Containerd) saveStart(ctx context.Context, c *container) error {
+	c.save.Lock()
+	defer c.save.Unlock()
+	c.mu.Lock()
+	rec, ended := c.rec, c.state == Exited
+	c.mu.Unlock()
+	if ended {
+		return nil
+	}
+	return r.saveRecord(ctx, c.id, rec)
 }
 
 // saveRecord replaces our part of a container's record in containerd.
