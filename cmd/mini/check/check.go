@@ -174,7 +174,8 @@ func network(ctx context.Context, dataDir string) []Finding {
 	if err != nil {
 		found = append(found, Finding{"iptables", Fatal, "iptables-restore is not installed", "install the package iptables, for instance `apt-get install iptables`"})
 	}
-	dir, err := os.MkdirTemp(existing(dataDir), ".check-")
+	removeStale(existing(dataDir))
+	dir, err := os.MkdirTemp(existing(dataDir), fmt.Sprintf("%s%d-", probeDirs, os.Getpid()))
 	if err != nil {
 		return append(found, Finding{"network", Fatal, err.Error(), "make the data dir's parent writable"})
 	}
@@ -190,6 +191,23 @@ func network(ctx context.Context, dataDir string) []Finding {
 		found = append(found, rules(ctx, ns, restore))
 	}
 	return found
+}
+
+// probeDirs begins the names of network's folders; the pid of their process follows.
+const probeDirs = ".check-"
+
+// removeStale takes away what network left in a process that was killed meanwhile.
+func removeStale(dir string) {
+	stale, _ := filepath.Glob(filepath.Join(dir, probeDirs+"*"))
+	for _, at := range stale {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(at), probeDirs), "-")
+		if _, err := os.Stat(filepath.Join("/proc", pid)); err == nil {
+			continue
+		}
+		if err := netns.Delete(filepath.Join(at, "netns")); err == nil {
+			_ = os.RemoveAll(at) // the next check tries again
+		}
+	}
 }
 
 // existing is the nearest directory that is there, from dir upwards.

@@ -1,10 +1,16 @@
 package check
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mini-k8s/mini/internal/netns"
 )
 
 func TestCgroups(t *testing.T) {
@@ -77,5 +83,33 @@ func TestThisMachine(t *testing.T) {
 	}
 	for _, f := range found {
 		t.Logf("%+v", f)
+	}
+}
+
+// TestRemoveStale leaves the probe of a process that is there, and removes that of one that was killed.
+func TestRemoveStale(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	probe := func(pid int) string {
+		at := filepath.Join(dir, fmt.Sprintf("%s%d-1", probeDirs, pid))
+		if err := errors.Join(os.Mkdir(at, 0o700), netns.Create(filepath.Join(at, "netns"))); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { netns.Delete(filepath.Join(at, "netns")) })
+		return at
+	}
+	own, other := probe(os.Getpid()), probe(ended.Process.Pid)
+	removeStale(dir)
+	if _, err := os.Stat(filepath.Join(own, "netns")); err != nil {
+		t.Errorf("the probe of a process that is there: %v", err)
+	}
+	if _, err := os.Stat(other); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the probe of a process that was killed: %v", err)
 	}
 }
