@@ -20,7 +20,7 @@ include e2e/conformance/conformance.mk
 include e2e/cgroup2/cgroup2.mk
 include e2e/clients/clients.mk
 
-.PHONY: help build mini deps test unit e2e lint fuzz bench fmt clean quickstart quickstart-down images
+.PHONY: help build mini deps test unit e2e e2e-crashes lint fuzz bench fmt clean quickstart quickstart-down images
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ unit: ## Unit tests with the race detector
 
 e2e: ## End-to-end tests on real nodes (needs `make build images`)
 	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -v ./e2e/...
+
+e2e-crashes: build images ## Kill mini at random moments while pods start, COUNT times over
+	$(GO) test -tags crashes -run 'TestCrashes$$' -count=$(or $(COUNT),10) -timeout 60m -v ./e2e
 
 lint: ## Formatting, vet, build for arm64, architecture rules
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:" $$out; exit 1; }
