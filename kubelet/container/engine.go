@@ -18,18 +18,9 @@ import (
 	"strings"
 	"sync"
 
-	containersapi "github.com/containerd/containerd/api/services/containers/v1"
-	"github.com/containerd/containerd/api/services/diff/v1"
-	imagesapi "github.com/containerd/containerd/api/services/images/v1"
-	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
-	"github.com/containerd/containerd/api/services/tasks/v1"
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/introspection"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/mount"
-	sandboxes "github.com/containerd/containerd/v2/core/sandbox"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins"
@@ -204,50 +195,34 @@ func startEngine(ctx context.Context, cfg engineConfig) (_ *engine, err error) {
 // service as well, which nothing here uses; the former brings text/template, and with it a fifth of the binary: the linker
 // keeps every method of every type where a template might call it.
 func inMemory(ic *plugin.InitContext) ([]containerd.ServicesOpt, error) {
-	var list []containerd.ServicesOpt
-	var errs []error
-	offer := func(t plugin.Type, id string, option func(any) containerd.ServicesOpt) {
-		service, err := ic.GetByID(t, id)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("containerd plugin %s.%s: %w", t, id, err))
-			return
-		}
-		list = append(list, option(service))
+	o := offers{plugins: ic}
+	offer(&o, plugins.EventPlugin, "exchange", containerd.WithEventService)
+	offer(&o, plugins.LeasePlugin, "manager", containerd.WithLeasesService)
+	offer(&o, plugins.SandboxStorePlugin, "local", containerd.WithSandboxStore)
+	offer(&o, plugins.ServicePlugin, "content-service", containerd.WithContentStore)
+	offer(&o, plugins.ServicePlugin, "images-service", containerd.WithImageClient)
+	offer(&o, plugins.ServicePlugin, "snapshots-service", containerd.WithSnapshotters)
+	offer(&o, plugins.ServicePlugin, "containers-service", containerd.WithContainerClient)
+	offer(&o, plugins.ServicePlugin, "tasks-service", containerd.WithTaskClient)
+	offer(&o, plugins.ServicePlugin, "diff-service", containerd.WithDiffClient)
+	offer(&o, plugins.ServicePlugin, "namespaces-service", containerd.WithNamespaceClient)
+	offer(&o, plugins.ServicePlugin, "introspection-service", containerd.WithIntrospectionService)
+	return o.list, errors.Join(o.errs...)
+}
+
+type offers struct {
+	plugins *plugin.InitContext
+	list    []containerd.ServicesOpt
+	errs    []error
+}
+
+func offer[T any](o *offers, t plugin.Type, id string, option func(T) containerd.ServicesOpt) {
+	service, err := o.plugins.GetByID(t, id)
+	if err != nil {
+		o.errs = append(o.errs, fmt.Errorf("containerd plugin %s.%s: %w", t, id, err))
+		return
 	}
-	offer(plugins.EventPlugin, "exchange", func(s any) containerd.ServicesOpt {
-		return containerd.WithEventService(s.(containerd.EventService))
-	})
-	offer(plugins.LeasePlugin, "manager", func(s any) containerd.ServicesOpt {
-		return containerd.WithLeasesService(s.(leases.Manager))
-	})
-	offer(plugins.SandboxStorePlugin, "local", func(s any) containerd.ServicesOpt {
-		return containerd.WithSandboxStore(s.(sandboxes.Store))
-	})
-	offer(plugins.ServicePlugin, "content-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithContentStore(s.(content.Store))
-	})
-	offer(plugins.ServicePlugin, "images-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithImageClient(s.(imagesapi.ImagesClient))
-	})
-	offer(plugins.ServicePlugin, "snapshots-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithSnapshotters(s.(map[string]snapshots.Snapshotter))
-	})
-	offer(plugins.ServicePlugin, "containers-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithContainerClient(s.(containersapi.ContainersClient))
-	})
-	offer(plugins.ServicePlugin, "tasks-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithTaskClient(s.(tasks.TasksClient))
-	})
-	offer(plugins.ServicePlugin, "diff-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithDiffClient(s.(diff.DiffClient))
-	})
-	offer(plugins.ServicePlugin, "namespaces-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithNamespaceClient(s.(namespacesapi.NamespacesClient))
-	})
-	offer(plugins.ServicePlugin, "introspection-service", func(s any) containerd.ServicesOpt {
-		return containerd.WithIntrospectionService(s.(introspection.Service))
-	})
-	return list, errors.Join(errs...)
+	o.list = append(o.list, option(service.(T)))
 }
 
 // choose takes the best snapshotter that works here.
