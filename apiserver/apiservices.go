@@ -15,6 +15,8 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry/apiregistration"
 )
 
+var apiServices = apiregistrationv1.SchemeGroupVersion.WithResource("apiservices")
+
 // makeAPIServices makes, once the server is up, the APIService of each built-in group and version, as upstream does when it
 // starts; one that is there stays as it is.
 func (s *Server) makeAPIServices(ctx context.Context) error {
@@ -27,7 +29,7 @@ func (s *Server) makeAPIServices(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("apiservices: %w", err)
 	}
-	services := client.Resource(apiregistrationv1.SchemeGroupVersion.WithResource("apiservices"))
+	services := client.Resource(apiServices)
 	made := map[schema.GroupVersion]bool{}
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range s.rows {

@@ -3,6 +3,9 @@ package apiserver_test
 import (
 	"strings"
 	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const widgetDefinition = `
@@ -94,4 +97,42 @@ func TestCustomResourcesByKubectl(t *testing.T) {
 		{args: "wait --for=condition=Established crd/widgets.example.com --timeout=30s", want: []string{"condition met"}},
 		{args: "get widgets", want: []string{"No resources found in default namespace."}},
 	})
+}
+
+// TestCustomAPIServices: each group and version of custom resources has an APIService as long as it is served.
+func TestCustomAPIServices(t *testing.T) {
+	c := start(t, withOpenAPI(t))
+	two := strings.NewReplacer("widgets", "gadgets", "Widget", "Gadget", "[wd]", "[gd]").Replace(widgetDefinition)
+	get := func(name string) string {
+		body, err := c.client.Discovery().RESTClient().Get().AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/" + name).DoRaw(t.Context())
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		if err != nil {
+			return ""
+		}
+		return string(body)
+	}
+	patch := func(name, body string) {
+		t.Helper()
+		if err := c.client.Discovery().RESTClient().Patch(types.MergePatchType).AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/" + name).Body([]byte(body)).Do(t.Context()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func() bool {
+		s := get("v1.example.com")
+		return strings.Contains(s, `"kube-aggregator.kubernetes.io/automanaged":"true"`) &&
+			strings.Contains(s, `"groupPriorityMinimum":1000,"versionPriority":100`) && strings.Contains(s, `"Local APIServices are always available"`)
+	}
+	c.run(t, []step{{args: "apply -f -", stdin: widgetDefinition + "---" + two, want: []string{"widgets.example.com created", "gadgets.example.com created"}}})
+	eventually(t, "the group has its APIService", there)
+	patch("v1.example.com", `{"spec":{"versionPriority":7}}`)
+	eventually(t, "it is put right", there)
+	c.run(t, []step{
+		{args: "delete apiservice v1.example.com", want: []string{"deleted"}},
+		{args: "delete crd widgets.example.com", want: []string{"deleted"}},
+	})
+	eventually(t, "it comes back, as one of the kinds is still served", there)
+	c.run(t, []step{{args: "delete crd gadgets.example.com", want: []string{"deleted"}}})
+	eventually(t, "it goes with the last kind", func() bool { return get("v1.example.com") == "" })
 }

@@ -98,17 +98,18 @@ type Plugins struct {
 
 // Server is the API server.
 type Server struct {
-	config     Config
-	logger     *slog.Logger
-	scheme     *runtime.Scheme
-	plugins    *Plugins
-	allocators *core.Allocators
-	endpoints  map[schema.GroupVersionResource]*rest.Endpoint
-	custom     *customresource.Manager
-	discovery  *discovery.Handler
-	handler    http.Handler
-	health     *health
-	metrics    *metrics
+	config         Config
+	logger         *slog.Logger
+	scheme         *runtime.Scheme
+	plugins        *Plugins
+	allocators     *core.Allocators
+	endpoints      map[schema.GroupVersionResource]*rest.Endpoint
+	custom         *customresource.Manager
+	customVersions customVersions
+	discovery      *discovery.Handler
+	handler        http.Handler
+	health         *health
+	metrics        *metrics
 
 	ready        chan struct{}
 	bootstrapped chan struct{}
@@ -132,6 +133,7 @@ func New(config Config) (*Server, error) {
 		config: config, logger: config.Logger.With("component", "apiserver"), scheme: builtin.NewScheme(),
 		endpoints: map[schema.GroupVersionResource]*rest.Endpoint{}, collections: map[string]store.Collection{},
 		ready: make(chan struct{}), bootstrapped: make(chan struct{}), metrics: newMetrics(),
+		customVersions: customVersions{changed: make(chan struct{}, 1)},
 	}
 	s.ending, s.endLong = context.WithCancel(context.Background())
 	var err error
@@ -217,6 +219,7 @@ func (s *Server) changed(served []customresource.Served) {
 		kinds[i] = openapi.Kind{ID: c.ID, Row: c.Row, Schemas: c.Schemas, Model: s.modelsFor(c.Row)}
 	}
 	s.discovery.Extend(rows)
+	s.customVersions.set(served)
 	if s.config.OpenAPI != nil {
 		s.config.OpenAPI.Extend(kinds)
 	}

@@ -18,20 +18,31 @@ import (
 	"github.com/mini-k8s/mini/apiserver/registry"
 )
 
+// Key is where APIServices lie in etcd.
+const Key = "apiregistration.k8s.io/apiservices"
+
+// Kind is that of the objects below Key.
+var Kind = apiregistrationv1.SchemeGroupVersion.WithKind("APIService")
+
 const (
 	maxGroupPriority   = 20000
 	maxVersionPriority = 1000
-	// managedLabel marks the objects that a server makes by itself; those of built-in groups when it starts.
+	// managedLabel marks the objects that a server makes by itself: those of built-in groups when it starts, those of custom
+	// resources always.
 	managedLabel = "kube-aggregator.kubernetes.io/automanaged"
 	onStart      = "onstart"
+	always       = "true"
+	// Custom resources come after all built-in groups in discovery, and among each other by their versions' names.
+	customGroupPriority   = 1000
+	customVersionPriority = 100
 )
 
 // APIService is the row of apiservices.
 func APIService() registry.Resource {
 	type service = apiregistrationv1.APIService
 	return registry.Resource{
-		GVK: apiregistrationv1.SchemeGroupVersion.WithKind("APIService"), Name: "apiservices", Singular: "apiservice", Categories: []string{"api-extensions"},
-		Key: "apiregistration.k8s.io/apiservices", StoredJSON: true,
+		GVK: Kind, Name: "apiservices", Singular: "apiservice", Categories: []string{"api-extensions"},
+		Key: Key, StoredJSON: true,
 		Default: registry.Defaulter(func(s *service) {
 			if s.Spec.Service != nil && s.Spec.Service.Port == nil {
 				s.Spec.Service.Port = ptr.To[int32](443)
