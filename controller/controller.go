@@ -45,6 +45,7 @@ import (
 	"github.com/mini-k8s/mini/controller/rootca"
 	"github.com/mini-k8s/mini/controller/serviceaccount"
 	"github.com/mini-k8s/mini/controller/tainteviction"
+	"github.com/mini-k8s/mini/controller/vacprotection"
 	"github.com/mini-k8s/mini/controller/volume"
 )
 
@@ -189,6 +190,10 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("volume"), Events: events("persistentvolume-controller"),
 	})
 	add("volume", vol, err)
+	vac, err := vacprotection.New(vacprotection.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("vacprotection"),
+	})
+	add("vacprotection", vac, err)
 	life, err := nodelifecycle.New(nodelifecycle.Config{
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("nodelifecycle"), Events: events("node-controller"),
 		Grace: cfg.NodeMonitorGracePeriod,
@@ -251,6 +256,7 @@ func shared(f informers.SharedInformerFactory) []garbage.Shared {
 		of(corev1.SchemeGroupVersion, "persistentvolumeclaims", "PersistentVolumeClaim", true, core.PersistentVolumeClaims().Informer()),
 		of(policyv1.SchemeGroupVersion, "poddisruptionbudgets", "PodDisruptionBudget", true, f.Policy().V1().PodDisruptionBudgets().Informer()),
 		of(storagev1.SchemeGroupVersion, "storageclasses", "StorageClass", false, f.Storage().V1().StorageClasses().Informer()),
+		of(storagev1.SchemeGroupVersion, "volumeattributesclasses", "VolumeAttributesClass", false, f.Storage().V1().VolumeAttributesClasses().Informer()),
 		of(discoveryv1.SchemeGroupVersion, "endpointslices", "EndpointSlice", true, f.Discovery().V1().EndpointSlices().Informer()),
 		of(coordinationv1.SchemeGroupVersion, "leases", "Lease", true, f.Coordination().V1().Leases().Informer()),
 		// The authorizer's, where it shares the factory.

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -169,11 +170,20 @@ func classWarnings(c *storagev1.StorageClass) []string {
 	return out
 }
 
+const attributesClassProtection = "kubernetes.io/vac-protection"
+
 // VolumeAttributesClass is the row of volumeattributesclasses.
 func VolumeAttributesClass() registry.Resource {
 	return registry.Resource{
 		GVK: storagev1.SchemeGroupVersion.WithKind("VolumeAttributesClass"), Name: "volumeattributesclasses", Singular: "volumeattributesclass", ShortNames: []string{"vac"},
 		Strategy: registry.Strategy{
+			// The finalizer keeps a class while a claim or a volume names it (KEP-3751). Upstream's admission adds it; here it
+			// is part of making the object. The vacprotection controller takes it away.
+			PrepareForCreate: registry.Prepare(func(c *storagev1.VolumeAttributesClass) {
+				if !slices.Contains(c.Finalizers, attributesClassProtection) {
+					c.Finalizers = append(slices.Clone(c.Finalizers), attributesClassProtection)
+				}
+			}),
 			Validate: registry.Validate(validateAttributesClass),
 			ValidateUpdate: registry.ValidateUpdate(func(c, old *storagev1.VolumeAttributesClass) field.ErrorList {
 				errs := registry.ValidateMetaUpdate(c, old)

@@ -31,6 +31,11 @@ func TestValidation(t *testing.T) {
 		{Name: "expansion_changes", Row: class, Old: `{metadata: {name: a}, provisioner: p}`, New: `{metadata: {name: a}, provisioner: p, allowVolumeExpansion: true}`},
 
 		{Name: "good", Row: attributes, New: `{metadata: {name: a}, driverName: d, parameters: {a: b}}`},
+		{Name: "protected", Row: attributes, New: `{metadata: {name: a, finalizers: [a/b]}, driverName: d, parameters: {a: b}}`, Then: func(t *testing.T, o store.Object) {
+			if f := o.GetFinalizers(); len(f) != 2 || f[1] != "kubernetes.io/vac-protection" {
+				t.Errorf("%v", f)
+			}
+		}},
 		{Name: "nothing", Row: attributes, New: `{metadata: {name: a}, driverName: d}`, Want: "parameters: Required value: must contain at least one key/value pair"},
 		{Name: "driver_stays", Row: attributes, Old: `{metadata: {name: a}, driverName: d, parameters: {a: b}}`, New: `{metadata: {name: a}, driverName: e, parameters: {a: c}}`, Want: "driverName: Forbidden: updates to driverName are forbidden., parameters: Forbidden: updates to parameters are forbidden."},
 
