@@ -115,7 +115,7 @@ func (s *containerScope) validate(c *corev1.Container, kind containerKind, at *f
 	errs = append(errs, s.validateMounts(c, at.Child("volumeMounts"))...)
 	errs = append(errs, s.validateDevices(c, at.Child("volumeDevices"))...)
 	errs = append(errs, ValidateResources(&c.Resources, at.Child("resources"))...)
-	errs = append(errs, validateSecurityContext(c.SecurityContext, at.Child("securityContext"))...)
+	errs = append(errs, validateSecurityContext(c.SecurityContext, hostUsers(s.spec), at.Child("securityContext"))...)
 	errs = append(errs, s.validateRestart(c, kind, at)...)
 	if kind == regular || (kind == initial && isSidecar(c)) {
 		grace := int64(0)

@@ -218,6 +218,10 @@ func TestPodValidation(t *testing.T) {
 		{"privilege", func(p *corev1.Pod) {
 			main(p).SecurityContext = &corev1.SecurityContext{Privileged: ptr(true), AllowPrivilegeEscalation: ptr(false)}
 		}, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"},
+		{"hostUsers", func(p *corev1.Pod) { p.Spec.HostUsers = ptr(false) }, "spec.hostUsers: Forbidden: is not supported"},
+		{"procMount", func(p *corev1.Pod) {
+			main(p).SecurityContext = &corev1.SecurityContext{ProcMount: ptr(corev1.UnmaskedProcMount)}
+		}, "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`"},
 		{"user", func(p *corev1.Pod) { p.Spec.SecurityContext.RunAsUser = ptr(int64(-1)) }, "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive"},
 		{"account", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "A" }, `spec.serviceAccountName: Invalid value: "A"`},
 		{"hostAlias", func(p *corev1.Pod) { p.Spec.HostAliases = []corev1.HostAlias{{IP: "x"}} }, `spec.hostAliases[0].ip: Invalid value: "x": must be a valid IP address`},

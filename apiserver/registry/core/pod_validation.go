@@ -105,6 +105,9 @@ func ValidatePodSpec(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	errs = append(errs, validateDNSConfig(spec, path.Child("dnsConfig"))...)
 	errs = append(errs, metav1validation.ValidateLabels(spec.NodeSelector, path.Child("nodeSelector"))...)
 	errs = append(errs, validatePodSecurityContext(spec, path.Child("securityContext"))...)
+	if !hostUsers(spec) {
+		errs = append(errs, field.Forbidden(path.Child("hostUsers"), "is not supported"))
+	}
 	for i, ref := range spec.ImagePullSecrets {
 		if ref.Name == "" {
 			errs = append(errs, field.Required(path.Child("imagePullSecrets").Index(i).Child("name"), ""))
@@ -181,6 +184,9 @@ func validatePodNames(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	}
 	return errs
 }
+
+// hostUsers says whether the pod's users are those of its node (KEP-127).
+func hostUsers(spec *corev1.PodSpec) bool { return spec.HostUsers == nil || *spec.HostUsers }
 
 func validateDNSConfig(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList

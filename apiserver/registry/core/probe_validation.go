@@ -127,7 +127,7 @@ func validatePort(p intstr.IntOrString, at *field.Path) field.ErrorList {
 	return invalid(at, p.IntValue(), validation.IsValidPortNum(p.IntValue()))
 }
 
-func validateSecurityContext(sc *corev1.SecurityContext, at *field.Path) field.ErrorList {
+func validateSecurityContext(sc *corev1.SecurityContext, hostUsers bool, at *field.Path) field.ErrorList {
 	if sc == nil {
 		return nil
 	}
@@ -140,6 +140,9 @@ func validateSecurityContext(sc *corev1.SecurityContext, at *field.Path) field.E
 	}
 	if sc.ProcMount != nil {
 		errs = append(errs, oneOf(at.Child("procMount"), *sc.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
+		if hostUsers && *sc.ProcMount == corev1.UnmaskedProcMount {
+			errs = append(errs, field.Invalid(at.Child("procMount"), *sc.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
+		}
 	}
 	errs = append(errs, validateSeccomp(sc.SeccompProfile, at.Child("seccompProfile"))...)
 	errs = append(errs, validateAppArmor(sc.AppArmorProfile, at.Child("appArmorProfile"))...)
