@@ -114,6 +114,7 @@ func (k kubectlTest) run() {
 	k.followLog(pod)
 	k.portForward(pod)
 	k.copyFile(pod)
+	k.imageVolume()
 
 	k.says("service/web exposed", "expose", "deployment/web", "--port=80", "--target-port=8080")
 	k.shows(`(?s)Endpoints: +10\.42\.\d+\.\d+:8080,10\.42\.\d+\.\d+:8080`, "describe", "service", "web")

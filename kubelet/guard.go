@@ -295,7 +295,7 @@ func readReading(dir string) eviction.Reading {
 	return r
 }
 
-// running lists what the containers of this node were made from, as references and IDs.
+// imagesInUse lists what the containers of this node were made from and what they mount, as references and IDs.
 func (k *Kubelet) imagesInUse() map[string]bool {
 	used := map[string]bool{}
 	k.mu.Lock()
@@ -305,6 +305,9 @@ func (k *Kubelet) imagesInUse() map[string]bool {
 		p.mu.Lock()
 		for _, c := range p.containers {
 			used[c.Image], used[c.ImageID] = true, true
+			for _, id := range c.VolumeImages {
+				used[id] = true
+			}
 		}
 		if p.pod != nil && !p.gone {
 			for _, ref := range imageVolumes(p.pod) {

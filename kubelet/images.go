@@ -5,6 +5,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,47 +66,98 @@ func newPuller(k *Kubelet) *puller {
 	return &puller{k: k, locks: map[string]*pullLock{}, backoff: map[pullKey]*pullBackoff{}}
 }
 
-// ensure returns the container's image, pulled if its policy asks for that. Errors are *startError.
-func (u *puller) ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (pulledImage, error) {
-	named, err := reference.ParseDockerRef(c.Image)
+// wantedImage is an image without which a container cannot start: its own or that of a volume.
+type wantedImage struct {
+	pod    *corev1.Pod
+	c      *corev1.Container
+	image  string
+	policy corev1.PullPolicy
+	volume bool
+}
+
+// imageOf is a container's own image.
+func imageOf(pod *corev1.Pod, c *corev1.Container) wantedImage {
+	return wantedImage{pod: pod, c: c, image: c.Image, policy: pullPolicy(c.ImagePullPolicy, c.Image)}
+}
+
+// imagesMounted are the images that a container has as volumes.
+func imagesMounted(pod *corev1.Pod, c *corev1.Container) []wantedImage {
+	var out []wantedImage
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Image != nil && slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name }) {
+			out = append(out, wantedImage{pod: pod, c: c, image: v.Image.Reference, policy: pullPolicy(v.Image.PullPolicy, v.Image.Reference), volume: true})
+		}
+	}
+	return out
+}
+
+// tell records an Event about the image. As upstream has it, that of a volume is the pod's affair.
+func (u *puller) tell(w wantedImage, eventType, reason, message string) {
+	if w.volume {
+		u.k.recorder.Event(w.pod, eventType, reason, message)
+		return
+	}
+	u.k.containerEvent(w.pod, w.c, eventType, reason, message)
+}
+
+// holdsUp records that the container cannot start.
+func (u *puller) holdsUp(w wantedImage, reason string) {
+	u.k.containerEvent(w.pod, w.c, corev1.EventTypeWarning, "Failed", "Error: "+reason)
+}
+
+// ensureVolumes gets the images that a container mounts; the error is the last one's.
+func (u *puller) ensureVolumes(ctx context.Context, pod *corev1.Pod, c *corev1.Container) error {
+	var last error
+	for _, w := range imagesMounted(pod, c) {
+		if _, err := u.ensure(ctx, w); err != nil {
+			last = err
+		}
+	}
+	return last
+}
+
+// ensure returns an image, pulled if its policy asks for that. Errors are *startError.
+func (u *puller) ensure(ctx context.Context, w wantedImage) (pulledImage, error) {
+	named, err := reference.ParseDockerRef(w.image)
 	if err != nil {
-		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", c.Image, c.Image, err)
-		u.k.containerEvent(pod, c, corev1.EventTypeWarning, "InspectFailed", msg)
-		u.k.containerEvent(pod, c, corev1.EventTypeWarning, "Failed", "Error: "+reasonInvalidImageName)
+		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", w.image, w.image, err)
+		u.tell(w, corev1.EventTypeWarning, "InspectFailed", msg)
+		u.holdsUp(w, reasonInvalidImageName)
 		return pulledImage{}, &startError{reason: reasonInvalidImageName, message: msg, wait: time.Now().Add(pullBackoffStart)}
 	}
 	ref := named.String()
-	if policy := pullPolicy(c); policy != corev1.PullAlways {
+	if w.policy != corev1.PullAlways {
 		img, err := u.k.cfg.Images.Image(ctx, ref)
 		switch {
 		case err == nil:
-			u.k.containerEvent(pod, c, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", c.Image))
+			u.tell(w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", w.image))
 			return pulledImage{img, ref}, nil
-		case policy == corev1.PullNever:
-			msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
-			u.k.containerEvent(pod, c, corev1.EventTypeWarning, reasonErrNeverPull, msg)
-			u.k.containerEvent(pod, c, corev1.EventTypeWarning, "Failed", "Error: "+reasonErrNeverPull)
+		case w.policy == corev1.PullNever:
+			msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", w.image)
+			u.tell(w, corev1.EventTypeWarning, reasonErrNeverPull, msg)
+			u.holdsUp(w, reasonErrNeverPull)
 			return pulledImage{}, &startError{reason: reasonErrNeverPull, message: msg, wait: time.Now().Add(pullBackoffStart)}
 		}
 	}
-	return u.pull(ctx, pod, c, ref)
+	return u.pull(ctx, w, ref)
 }
 
-func (u *puller) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container, ref string) (pulledImage, error) {
-	key := pullKey{pod.UID, ref}
+func (u *puller) pull(ctx context.Context, w wantedImage, ref string) (pulledImage, error) {
+	key := pullKey{w.pod.UID, ref}
 	u.mu.Lock()
 	b := u.backoff[key]
 	if b != nil && time.Now().Before(b.until) {
 		wait, last := b.until, b.last
 		u.mu.Unlock()
-		msg := fmt.Sprintf("Back-off pulling image %q: %s: %s", c.Image, reasonErrImagePull, last)
-		u.k.containerEvent(pod, c, corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", c.Image))
-		u.k.containerEvent(pod, c, corev1.EventTypeWarning, "Failed", "Error: "+reasonImagePullBackOff)
+		msg := fmt.Sprintf("Back-off pulling image %q: %s: %s", w.image, reasonErrImagePull, last)
+		u.tell(w, corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", w.image))
+		u.holdsUp(w, reasonImagePullBackOff)
 		return pulledImage{}, &startError{reason: reasonImagePullBackOff, message: msg, wait: wait}
 	}
 	u.mu.Unlock()
 	began := time.Now()
-	img, took, err := u.pullLocked(ctx, pod, c, ref)
+	img, took, err := u.pullLocked(ctx, w, ref)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err == nil {
@@ -113,10 +165,10 @@ func (u *puller) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 		if took > 0 {
 			u.k.node.imagesChanged()
 			total := time.Since(began)
-			u.k.containerEvent(pod, c, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-				c.Image, took.Truncate(time.Millisecond), total.Truncate(time.Millisecond), img.Size))
+			u.tell(w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+				w.image, took.Truncate(time.Millisecond), total.Truncate(time.Millisecond), img.Size))
 		} else {
-			u.k.containerEvent(pod, c, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", c.Image))
+			u.tell(w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", w.image))
 		}
 		return pulledImage{img, ref}, nil
 	}
@@ -130,26 +182,26 @@ func (u *puller) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 		b.delay = min(2*b.delay, pullBackoffMax)
 	}
 	b.until, b.last = time.Now().Add(b.delay), err.Error()
-	u.k.containerEvent(pod, c, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", c.Image, err))
-	u.k.containerEvent(pod, c, corev1.EventTypeWarning, "Failed", "Error: "+reasonErrImagePull)
+	u.tell(w, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", w.image, err))
+	u.holdsUp(w, reasonErrImagePull)
 	// Looked at again at once: that is when ErrImagePull turns into ImagePullBackOff.
 	return pulledImage{}, &startError{reason: reasonErrImagePull, message: err.Error(), wait: time.Now().Add(time.Second)}
 }
 
 // pullLocked pulls, one pull of a reference at a time; who waited takes what came meanwhile if its policy allows. took is zero when nothing was pulled.
-func (u *puller) pullLocked(ctx context.Context, pod *corev1.Pod, c *corev1.Container, ref string) (img container.Image, took time.Duration, err error) {
+func (u *puller) pullLocked(ctx context.Context, w wantedImage, ref string) (img container.Image, took time.Duration, err error) {
 	unlock, waited, err := u.lock(ctx, ref)
 	if err != nil {
 		return img, 0, err
 	}
 	defer unlock()
-	if waited && pullPolicy(c) != corev1.PullAlways {
+	if waited && w.policy != corev1.PullAlways {
 		if img, err := u.k.cfg.Images.Image(ctx, ref); err == nil {
 			return img, 0, nil
 		}
 	}
-	creds := u.credentials(ctx, pod, ref)
-	u.k.containerEvent(pod, c, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
+	creds := u.credentials(ctx, w.pod, ref)
+	u.tell(w, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", w.image))
 	began := time.Now()
 	img, err = u.k.cfg.Images.Pull(ctx, ref, creds, nil)
 	return img, max(time.Since(began), 1), err
@@ -215,12 +267,12 @@ func (u *puller) forget(pod types.UID) {
 	}
 }
 
-// pullPolicy is the container's, or the API's default for its image.
-func pullPolicy(c *corev1.Container) corev1.PullPolicy {
-	if c.ImagePullPolicy != "" {
-		return c.ImagePullPolicy
+// pullPolicy is the one that was asked for, or the API's default for the image.
+func pullPolicy(asked corev1.PullPolicy, image string) corev1.PullPolicy {
+	if asked != "" {
+		return asked
 	}
-	if named, err := reference.ParseDockerRef(c.Image); err == nil && strings.HasSuffix(named.String(), ":latest") {
+	if named, err := reference.ParseDockerRef(image); err == nil && strings.HasSuffix(named.String(), ":latest") {
 		return corev1.PullAlways
 	}
 	return corev1.PullIfNotPresent

@@ -133,7 +133,10 @@ func (sc startContext) sandboxIP() string { return first(sc.sandbox.IPs) }
 
 // createContainer does everything before the start. The image is what the status shows.
 func (k *Kubelet) createContainer(ctx context.Context, p *podState, sc startContext) (made container.Container, image string, err error) {
-	img, err := k.images.ensure(ctx, sc.pod, sc.c)
+	if err := k.images.ensureVolumes(ctx, sc.pod, sc.c); err != nil {
+		return made, "", err
+	}
+	img, err := k.images.ensure(ctx, imageOf(sc.pod, sc.c))
 	if err != nil {
 		return made, "", err
 	}

@@ -301,6 +301,73 @@ func TestImagePull(t *testing.T) {
 	})
 }
 
+// TestImageVolumePull holds up the container that mounts an image which cannot be had, and only that.
+func TestImageVolumePull(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		var broken atomic.Bool
+		broken.Store(true)
+		r.images.OnPull = func(ref string, creds []container.Credentials) error {
+			if broken.Load() {
+				return errors.New("no such host")
+			}
+			return nil
+		}
+		r.run()
+		p := testPod("p")
+		p.Spec.Volumes = []corev1.Volume{
+			{Name: "v", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "example.test/data:1", PullPolicy: corev1.PullIfNotPresent}}},
+			{Name: "w", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "app:1", PullPolicy: corev1.PullNever}}},
+		}
+		other := *p.Spec.Containers[0].DeepCopy()
+		other.Name = "other"
+		other.VolumeMounts = []corev1.VolumeMount{{Name: "w", MountPath: "/w"}}
+		p.Spec.Containers = append([]corev1.Container{other}, p.Spec.Containers...)
+		p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v", SubPath: "a/b"}}
+		r.create(p)
+		mounts := func(name string) (out []container.Mount) {
+			c, ok := r.rt.Find("p", name)
+			if !ok {
+				t.Fatalf("no container %s", name)
+			}
+			for _, m := range r.rt.Config(c.ID).Mounts {
+				if m.Image != "" {
+					out = append(out, m)
+				}
+			}
+			return out
+		}
+		st := r.get("p").Status.ContainerStatuses
+		if st[0].State.Running == nil || st[1].State.Waiting == nil || st[1].State.Waiting.Reason != "ErrImagePull" || st[1].State.Waiting.Message != "no such host" {
+			t.Fatalf("%+v", st)
+		}
+		if m := mounts("other"); len(m) != 1 || m[0].Image != "app:1" || m[0].ContainerPath != "/w" || !m[0].ReadOnly {
+			t.Errorf("mounts %+v", m)
+		}
+		after(2 * time.Second)
+		if w := r.get("p").Status.ContainerStatuses[1].State.Waiting; w == nil || w.Reason != "ImagePullBackOff" || !strings.HasPrefix(w.Message, `Back-off pulling image "example.test/data:1"`) {
+			t.Fatalf("waiting %+v", w)
+		}
+		broken.Store(false)
+		after(11 * time.Second)
+		if st := r.get("p").Status; st.Phase != corev1.PodRunning {
+			t.Fatalf("after the registry came back: %+v", st)
+		}
+		if m := mounts("c"); len(m) != 1 || m[0].Image != "example.test/data:1" || m[0].SubPath != "a/b" || m[0].HostPath != "" || !m[0].ReadOnly {
+			t.Errorf("mounts %+v", m)
+		}
+		for _, e := range []string{`Pulling: Pulling image "example.test/data:1"`, `Failed: Failed to pull image "example.test/data:1": no such host`,
+			"Failed: Error: ErrImagePull", "Failed: Error: ImagePullBackOff", `Pulled: Container image "app:1" already present on machine`} {
+			if !r.events.has(e) {
+				t.Errorf("no event %q in %q", e, r.events.all)
+			}
+		}
+		used := r.k.imagesInUse()
+		if !used["example.test/data:1"] {
+			t.Errorf("in use: %v", used)
+		}
+	})
+}
+
 func TestImageThatCannotBe(t *testing.T) {
 	for image, want := range map[string]string{"absent:1": "ErrImageNeverPull", "BAD//name": "InvalidImageName"} {
 		bubble(t, func(t *testing.T, r *rig) {

@@ -198,12 +198,13 @@ func (r *Containerd) userDB(ctx context.Context, chainID string) (db userDB, err
 // viewPrefix begins the names of the snapshots by which userDB looks into images.
 const viewPrefix = "users-"
 
-// removeViews takes away the looks into images of an earlier life. Their mounts went when containerd was started.
+// removeViews takes away the looks into images of an earlier life, whose mounts went when containerd was started, and image
+// volumes that were forgotten.
 func (r *Containerd) removeViews(ctx context.Context) error {
 	sn := r.client.SnapshotService(r.snapshotter)
 	var keys []string
 	err := sn.Walk(ctx, func(_ context.Context, s snapshots.Info) error {
-		if s.Kind == snapshots.KindView && strings.HasPrefix(s.Name, viewPrefix) {
+		if s.Kind == snapshots.KindView && (strings.HasPrefix(s.Name, viewPrefix) || r.isVolumeLeft(s.Name)) {
 			keys = append(keys, s.Name)
 		}
 		return nil

@@ -37,22 +37,24 @@ type Sandbox struct {
 
 // Container is one container of a pod, running or ended.
 type Container struct {
-	ID         string
-	SandboxID  string
-	Pod        PodRef
-	Name       string
-	Attempt    uint32 // the restart count it was created with
-	Hash       string // of the spec it was made from, as the pod layer gave it
-	State      State
-	Image      string // as the pod asked for it
-	ImageID    string // name@sha256:…, what status.imageID shows
-	LogPath    string
-	CreatedAt  time.Time
-	StartedAt  time.Time
-	FinishedAt time.Time
-	ExitCode   int32
-	OOMKilled  bool
-	Message    string // termination message or why it could not start
+	ID        string
+	SandboxID string
+	Pod       PodRef
+	Name      string
+	Attempt   uint32 // the restart count it was created with
+	Hash      string // of the spec it was made from, as the pod layer gave it
+	State     State
+	Image     string // as the pod asked for it
+	ImageID   string // name@sha256:…, what status.imageID shows
+	// VolumeImages are the IDs of the images that it mounts.
+	VolumeImages []string
+	LogPath      string
+	CreatedAt    time.Time
+	StartedAt    time.Time
+	FinishedAt   time.Time
+	ExitCode     int32
+	OOMKilled    bool
+	Message      string // termination message or why it could not start
 }
 
 // Event says that something happened in containerd; the pod layer reads the state anew.
@@ -94,9 +96,13 @@ type ContainerConfig struct {
 	TargetID string
 }
 
-// Mount is a bind mount into a container.
+// Mount is a bind mount into a container: of a path of the node, or of an image's root file system.
 type Mount struct {
-	HostPath      string
+	HostPath string
+	// Image, instead of HostPath, is a reference that is in the image store. It is mounted read-only and without the right
+	// to execute; SubPath is a folder in it, "" the whole.
+	Image, SubPath string
+
 	ContainerPath string
 	ReadOnly      bool
 	Propagation   corev1.MountPropagationMode // "" is None

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // crashEnv is the point at which a child ends itself; "none" lets it end in peace.
@@ -42,6 +44,8 @@ var crashes = []struct {
 	{at: "runc start pause"},
 	{at: "after pause.task.Start"},
 	{at: "after sandbox.Update", sandbox: true, container: []State{Unknown}},
+	{at: "before volume.View", sandbox: true, container: []State{Unknown}},
+	{at: "after volume.View", sandbox: true, container: []State{Unknown}},
 	{at: "before view.Remove", sandbox: true, container: []State{Unknown}},
 	{at: "after container.Create", sandbox: true, container: []State{Unknown}},
 	{at: "after snapshot.Prepare", sandbox: true, container: []State{Created}},
@@ -55,6 +59,8 @@ var crashes = []struct {
 	{at: "before snapshot.Remove", sandbox: true, container: []State{Exited}},
 	{at: "after snapshot.Remove", sandbox: true, container: []State{Exited}},
 	{at: "after container.Delete", sandbox: true, container: []State{Unknown}},
+	{at: "before volume.Remove", sandbox: true, container: []State{Unknown}},
+	{at: "after volume.Remove", sandbox: true, container: []State{Unknown}},
 	{at: "after network.Del", sandbox: true, container: []State{Unknown}},
 	{at: "runc delete pause", sandbox: true, container: []State{Unknown}},
 	{at: "after pause.task.Delete", sandbox: true, container: []State{Unknown}},
@@ -234,6 +240,13 @@ func (deadly) Read([]byte) (int, error) {
 
 const crashScript = "echo up; while true; do sleep 1; done"
 
+// crashConfig is of a container with an image volume.
+func (n *node) crashConfig(s Sandbox, pod *corev1.Pod) ContainerConfig {
+	cfg := n.script(s, pod, "main", crashScript)
+	cfg.Mounts = []Mount{{ContainerPath: "/image", Image: testImage, SubPath: "etc"}}
+	return cfg
+}
+
 // nextTry brings the pod to run, whatever of it is there, and takes it away.
 func (n *node) nextTry(sandboxes []Sandbox, list []Container) error {
 	ctx := context.Background()
@@ -263,7 +276,7 @@ func (n *node) nextTry(sandboxes []Sandbox, list []Container) error {
 		}
 	}
 	if id == "" {
-		cfg := n.script(s, pod, "main", crashScript)
+		cfg := n.crashConfig(s, pod)
 		cfg.Attempt = attempt
 		var err error
 		if id, err = n.CreateContainer(ctx, cfg); err != nil {
@@ -273,8 +286,8 @@ func (n *node) nextTry(sandboxes []Sandbox, list []Container) error {
 	if err := n.StartContainer(ctx, id); err != nil {
 		return err
 	}
-	if code, err := n.Exec(ctx, id, []string{"true"}, Streams{}); err != nil || code != 0 {
-		return fmt.Errorf("exec: %d, %w", code, err)
+	if err := n.reads(id); err != nil {
+		return err
 	}
 	if err := n.RemoveSandbox(ctx, s.ID); err != nil {
 		return err
@@ -294,7 +307,7 @@ func (n *node) life() error {
 	if err != nil {
 		return err
 	}
-	id, err := n.CreateContainer(ctx, n.script(s, pod, "main", crashScript))
+	id, err := n.CreateContainer(ctx, n.crashConfig(s, pod))
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@
 //	s/        sockets: containerd.sock, .ttrpc for the shims' events, one per shim, log-ID of each log writer.
 //	          A path that would be too long for a socket is reached by a link in /run/mini.
 //	netns/    a bind mount per sandbox;  shm/ a tmpfs per sandbox;  fifo/ pipes of containers with stdin
+//	volumes/  SANDBOX/ID, a mount of each image that the containers of a sandbox have as a volume
 //	mounts/   of images, for as long as they are unpacked or their users are read
 //
 // The container's life: CreateContainer stores the record, then makes the snapshot it names; StartContainer has the shim

@@ -130,6 +130,11 @@ func TestFailures(t *testing.T) {
 		"pause_create_late":    {"sandbox", full, f.fails("after pause.task.Create")},
 		"pause_start":          {"sandbox", "injected failure of runc start", f.program("runc", "start", "before pause.task.Start")},
 		"sandbox_ready":        {"sandbox", full, f.fails("before sandbox.Update")},
+		"volume":               {"create", "read-only file system", unwritable("agent/containerd/volumes")},
+		"volume_view":          {"create", full, f.fails("before volume.View")},
+		"volume_view_late":     {"create", full, f.fails("after volume.View")},
+		"volume_forgotten":     {"stop sandbox", full, f.fails("before volume.Remove")},
+		"volume_gone":          {"stop sandbox", full, f.fails("after volume.Remove")},
 		"look_into_image":      {"create", full, f.fails("after view.View")},
 		"container_record":     {"create", full, f.fails("before container.Create")},
 		"snapshot":             {"create", "read-only file system", unwritable("agent/containerd/root/io.containerd.snapshotter.v1.overlayfs/snapshots")},
@@ -176,7 +181,7 @@ func (n *node) lifeWith(t *testing.T, name string, failure failure) {
 	var id string
 	attempt := uint32(0)
 	create := func() (err error) {
-		cfg := n.script(s, pod, "main", crashScript)
+		cfg := n.crashConfig(s, pod)
 		cfg.Attempt = attempt
 		id, err = n.CreateContainer(ctx, cfg)
 		return err
@@ -209,10 +214,7 @@ func (n *node) lifeWith(t *testing.T, name string, failure failure) {
 			return n.StartContainer(ctx, id)
 		}},
 		{name: "runs", run: func() error {
-			if code, err := n.Exec(ctx, id, []string{"true"}, Streams{}); err != nil || code != 0 {
-				return fmt.Errorf("exec: %d, %w", code, err)
-			}
-			return nil
+			return n.reads(id)
 		}},
 		{name: "stop", run: func() error { return n.StopContainer(ctx, id, 0) }},
 		{name: "remove", run: func() error { return n.RemoveContainer(ctx, id) }},
@@ -281,7 +283,8 @@ func (n *node) isEmpty() error {
 	return err
 }
 
-// holds tells whether containerd knows of nothing but a sandbox and, if it is named, one container that does not run.
+// holds tells whether containerd knows of nothing but a sandbox with its image volumes and, if it is named, one container that
+// does not run.
 func (n *node) holds(sandbox, id string) error {
 	want := map[string]bool{"sandbox " + sandbox: true, "container " + sandbox: true}
 	if id != "" {
@@ -289,6 +292,9 @@ func (n *node) holds(sandbox, id string) error {
 	}
 	var wrong []string
 	for _, what := range n.stored() {
+		if name, ok := strings.CutPrefix(what, "snapshot "+volumeKey(sandbox, "")); ok && isMountPoint(filepath.Join(n.volumesPath(sandbox), name)) {
+			continue
+		}
 		if !want[what] {
 			wrong = append(wrong, what)
 		}

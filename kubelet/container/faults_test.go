@@ -26,7 +26,7 @@ import (
 // faults stands between a Containerd and what it works with: containerd's stores and tasks, the network, and the programs
 // runc and shim. It passes everything on and calls at before and after each change, by a name such as "before
 // container.task.Start"; what at returns is what the caller gets. The parts are sandbox (its record), pause and container
-// (their records and tasks), snapshot, view (the one by which an image's users are read) and network.
+// (their records and tasks), snapshot, view (the one by which an image's users are read), volume (that of an image) and network.
 type faults struct {
 	mu    sync.Mutex
 	at    func(point string) error // nil lets everything be
@@ -131,13 +131,20 @@ func (s faultyContainers) Delete(ctx context.Context, id string) error {
 	return s.f.around(s.f.kind(id)+".Delete", func() error { return s.Store.Delete(ctx, id) })
 }
 
+func viewKind(key string) string {
+	if strings.HasPrefix(key, volumePrefix) {
+		return "volume"
+	}
+	return "view"
+}
+
 type faultySnapshots struct {
 	snapshots.Snapshotter
 	f *faults
 }
 
 func (s faultySnapshots) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) (out []mount.Mount, err error) {
-	err = s.f.around("view.View", func() error { out, err = s.Snapshotter.View(ctx, key, parent, opts...); return err })
+	err = s.f.around(viewKind(key)+".View", func() error { out, err = s.Snapshotter.View(ctx, key, parent, opts...); return err })
 	return out, err
 }
 
@@ -149,7 +156,7 @@ func (s faultySnapshots) Prepare(ctx context.Context, key, parent string, opts .
 func (s faultySnapshots) Remove(ctx context.Context, key string) error {
 	kind := "snapshot"
 	if s.f.kind(key) == "unknown" {
-		kind = "view"
+		kind = viewKind(key)
 	}
 	return s.f.around(kind+".Remove", func() error { return s.Snapshotter.Remove(ctx, key) })
 }

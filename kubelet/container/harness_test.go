@@ -299,7 +299,7 @@ func (n *node) leftovers() []string {
 			}
 		}
 		for _, dir := range []string{
-			"netns", "shm", "fifo", "s", "mounts", "state/runc/k8s.io", "state/io.containerd.runtime.v2.task/k8s.io", "root/io.containerd.runtime.v2.task/k8s.io",
+			"netns", "shm", "volumes", "fifo", "s", "mounts", "state/runc/k8s.io", "state/io.containerd.runtime.v2.task/k8s.io", "root/io.containerd.runtime.v2.task/k8s.io",
 		} {
 			for _, e := range readDir(filepath.Join(n.dir, "agent/containerd", dir)) {
 				if !strings.HasPrefix(e, "containerd.sock") {
@@ -386,6 +386,15 @@ func (n *node) run(pod *corev1.Pod) Sandbox {
 		n.t.Fatal(err)
 	}
 	return s
+}
+
+// reads tells whether a container runs and has the image volume of crashConfig.
+func (n *node) reads(id string) error {
+	code, err := n.Exec(context.Background(), id, []string{"grep", "root", "/image/passwd"}, Streams{})
+	if err != nil || code != 0 {
+		return fmt.Errorf("exec: %d, %w", code, err)
+	}
+	return nil
 }
 
 // config of a container that runs a shell script.

@@ -41,6 +41,10 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 	if err != nil {
 		return "", err
 	}
+	volumes, err := r.imageVolumes(ctx, s, &cfg)
+	if err != nil {
+		return "", err
+	}
 	id = newID()
 	spec, err := r.makeSpec(ctx, id, s, cfg, image)
 	if err != nil {
@@ -51,7 +55,7 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 		return "", err
 	}
 	rec := record{
-		SandboxID: s.id, Attempt: cfg.Attempt, Hash: cfg.Hash, Image: cfg.Image, ImageID: image.id, LogPath: cfg.LogPath,
+		SandboxID: s.id, Attempt: cfg.Attempt, Hash: cfg.Hash, Image: cfg.Image, ImageID: image.id, Volumes: volumes, LogPath: cfg.LogPath,
 		StopSignal: stopSignal(cfg.Container, image.config.StopSignal), Stdin: cfg.Container.Stdin,
 		StdinOnce: cfg.Container.StdinOnce, TTY: cfg.Container.TTY, CgroupPath: spec.Linux.CgroupsPath,
 	}

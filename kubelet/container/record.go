@@ -50,6 +50,7 @@ type record struct {
 	Hash       string    `json:"hash,omitempty"`
 	Image      string    `json:"image,omitempty"`
 	ImageID    string    `json:"imageID,omitempty"`
+	Volumes    []string  `json:"volumeImages,omitempty"`
 	LogPath    string    `json:"logPath,omitempty"`
 	StopSignal string    `json:"stopSignal,omitempty"`
 	Stdin      bool      `json:"stdin,omitempty"`

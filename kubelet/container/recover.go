@@ -35,7 +35,8 @@ type remains struct {
 //	never started, with a task or without  task and root file system are made anew when it is started: nothing has ended
 //	no task, record says it ended          stays
 //	no task, record says it was started    ended while nobody looked: by the shim's note, else 255
-//	netns, shared memory, sockets, shims   taken away when nothing above owns them
+//	netns, shared memory, image volumes,
+//	sockets, shims                         taken away when nothing above owns them
 //	looks into images                      taken away
 func (r *Containerd) adopt(ctx context.Context) (left remains, err error) {
 	stored, err := r.client.SandboxStore().List(ctx, "labels."+quoteLabel(labelKind)+"=="+kindSandbox)
@@ -268,7 +269,8 @@ func (r *Containerd) lastExit(id string) exitRecord {
 // sweep takes away what a crash left behind and nothing owns. It lists what there is before it asks who owns it, so that
 // what is made meanwhile stays.
 func (r *Containerd) sweep(ctx context.Context) error {
-	removes := map[string]func(string) error{"netns": netns.Delete, "shm": unmountShm}
+	removes := map[string]func(string) error{"netns": netns.Delete, "shm": unmountShm,
+		"volumes": func(path string) error { return r.removeVolumesOf(ctx, filepath.Base(path)) }}
 	found := make(map[string][]string)
 	for dir := range removes {
 		found[dir] = readDir(filepath.Join(r.dir, dir))

@@ -267,9 +267,10 @@ func (r *Containerd) stopSandbox(ctx context.Context, s *sandbox) error {
 	if err := steps.Wait(); err != nil {
 		return err
 	}
-	// The network goes while runc and the shim clear up: nothing runs in the pod any more.
+	// Network and image volumes go while runc and the shim clear up: nothing runs in the pod any more.
 	steps = new(errgroup.Group)
 	steps.Go(func() error { return r.stopPause(ctx, s) })
+	steps.Go(func() error { return r.removeVolumes(ctx, s) })
 	if !s.rec.HostNetwork {
 		steps.Go(func() error {
 			if err := r.cfg.Network.Del(ctx, r.attachment(s)); err != nil {

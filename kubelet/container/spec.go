@@ -286,6 +286,9 @@ func setMounts(s *specs.Spec, in specInput, privileged bool) error {
 		} else {
 			options = append(options, "rw")
 		}
+		if m.Image != "" {
+			options = append(options, "noexec")
+		}
 		own[to] = true
 		mounts = append(mounts, specs.Mount{Destination: to, Type: "bind", Source: m.HostPath, Options: options})
 	}

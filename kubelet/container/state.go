@@ -49,6 +49,10 @@ type sandbox struct {
 	ended   chan struct{}
 	cleaned chan struct{}
 
+	// volumes is held over calls to containerd.
+	volumes   sync.Mutex
+	noVolumes bool // it is being stopped
+
 	mu    sync.Mutex
 	state State
 	pid   uint32 // as a container's
@@ -73,7 +77,7 @@ func (c *container) view() Container {
 	defer c.mu.Unlock()
 	return Container{
 		ID: c.id, SandboxID: c.rec.SandboxID, Pod: c.pod, Name: c.name, Attempt: c.rec.Attempt, Hash: c.rec.Hash,
-		State: c.state, Image: c.rec.Image, ImageID: c.rec.ImageID, LogPath: c.rec.LogPath, CreatedAt: c.created,
+		State: c.state, Image: c.rec.Image, ImageID: c.rec.ImageID, VolumeImages: c.rec.Volumes, LogPath: c.rec.LogPath, CreatedAt: c.created,
 		StartedAt: c.rec.StartedAt, FinishedAt: c.rec.FinishedAt, ExitCode: c.rec.ExitCode, OOMKilled: c.rec.OOMKilled,
 		Message: c.rec.Message,
 	}

@@ -230,6 +230,11 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg container.ContainerCo
 	}
 	c := &container.Container{ID: r.id("c"), SandboxID: cfg.SandboxID, Pod: ref(cfg.Pod), Name: cfg.Container.Name, Attempt: cfg.Attempt,
 		Hash: cfg.Hash, State: container.Created, Image: cfg.Image, ImageID: cfg.Image + "@sha256:0", LogPath: cfg.LogPath, CreatedAt: time.Now()}
+	for _, m := range cfg.Mounts {
+		if m.Image != "" {
+			c.VolumeImages = append(c.VolumeImages, m.Image)
+		}
+	}
 	r.containers[c.ID], r.configs[c.ID], r.down[c.ID] = c, cfg, make(chan struct{})
 	return c.ID, nil
 }

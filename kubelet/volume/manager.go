@@ -82,10 +82,13 @@ func pluginName(v *corev1.Volume) string {
 	return ""
 }
 
-// Path is where a volume of the pod is on the node.
+// Path is where a volume of the pod is on the node; "" for an image, which is where the runtime has it.
 func (m *Manager) Path(pod *corev1.Pod, v *corev1.Volume) string {
-	if v.HostPath != nil {
+	switch {
+	case v.HostPath != nil:
 		return v.HostPath.Path
+	case v.Image != nil:
+		return ""
 	}
 	if claimName(pod, v) != "" {
 		m.mu.Lock()
@@ -116,6 +119,8 @@ func (m *Manager) Setup(ctx context.Context, pod *corev1.Pod, f downward.Facts) 
 func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, f downward.Facts, v *corev1.Volume) (time.Time, error) {
 	dir := m.Path(pod, v)
 	switch {
+	case v.Image != nil:
+		return time.Time{}, nil // made when a container mounts it
 	case v.HostPath != nil:
 		return time.Time{}, hostPath(v.HostPath)
 	case v.EmptyDir != nil:

@@ -32,10 +32,6 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 		if v == nil {
 			return nil, fmt.Errorf("volumeMount %q names no volume of the pod", vm.Name)
 		}
-		host := m.Path(pod, v)
-		if host == "" {
-			return nil, fmt.Errorf("volume %q is not set up yet", v.Name)
-		}
 		sub := vm.SubPath
 		if vm.SubPathExpr != "" {
 			var err error
@@ -43,17 +39,18 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 				return nil, err
 			}
 		}
-		if sub != "" {
-			if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
-				return nil, fmt.Errorf("subPath %q must be a relative path without '..'", sub)
-			}
-			at, err := m.bindSubPath(pod, host, sub, v.Name, c.Name, i)
-			if err != nil {
-				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
-			}
-			host = at
+		if filepath.IsAbs(sub) || strings.Contains("/"+sub+"/", "/../") {
+			return nil, fmt.Errorf("subPath %q must be a relative path without '..'", sub)
 		}
-		mount := container.Mount{HostPath: host, ContainerPath: vm.MountPath, ReadOnly: vm.ReadOnly || alwaysReadOnly(v)}
+		mount := container.Mount{ContainerPath: vm.MountPath, ReadOnly: vm.ReadOnly || alwaysReadOnly(v)}
+		if v.Image != nil { // the runtime has it
+			mount.Image, mount.SubPath = v.Image.Reference, sub
+		} else {
+			var err error
+			if mount.HostPath, err = m.hostPath(pod, v, c, i, sub); err != nil {
+				return nil, err
+			}
+		}
 		if v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ReadOnly {
 			mount.ReadOnly = true
 		}
@@ -68,9 +65,26 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 	return out, nil
 }
 
-// alwaysReadOnly volumes are written by the node alone: what a container changed would be lost at the next update.
+// hostPath is where on the node the volume of a container's mount is.
+func (m *Manager) hostPath(pod *corev1.Pod, v *corev1.Volume, c *corev1.Container, index int, sub string) (string, error) {
+	host := m.Path(pod, v)
+	if host == "" {
+		return "", fmt.Errorf("volume %q is not set up yet", v.Name)
+	}
+	if sub == "" {
+		return host, nil
+	}
+	at, err := m.bindSubPath(pod, host, sub, v.Name, c.Name, index)
+	if err != nil {
+		return "", fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", v.Name, c.Name, err)
+	}
+	return at, nil
+}
+
+// alwaysReadOnly volumes are written by the node alone: what a container changed would be lost at the next update. Images do
+// not change.
 func alwaysReadOnly(v *corev1.Volume) bool {
-	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
+	return v.Image != nil || v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 }
 
 // bindSubPath mounts root/sub on a path of the node's own and returns that path.

@@ -59,7 +59,13 @@ func validatePod(pod *corev1.Pod) field.ErrorList {
 
 func validatePodSpec(pod *corev1.Pod) field.ErrorList {
 	errs := validatePodAnnotations(pod.Annotations, field.NewPath("metadata", "annotations"))
-	return append(errs, ValidatePodSpec(&pod.Spec, field.NewPath("spec"))...)
+	errs = append(errs, ValidatePodSpec(&pod.Spec, field.NewPath("spec"))...)
+	for i, v := range pod.Spec.Volumes { // of a template it may be left open
+		if v.Image != nil && v.Image.Reference == "" {
+			errs = append(errs, field.Required(field.NewPath("spec", "volumes").Index(i).Child("image", "reference"), ""))
+		}
+	}
+	return errs
 }
 
 // newlyInvalid is what is wrong with a pod and was not already before an update. Objects that an upstream server stored may

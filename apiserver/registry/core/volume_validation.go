@@ -80,7 +80,6 @@ func validateVolumeSource(s *corev1.VolumeSource, at *field.Path) field.ErrorLis
 	case "csi":
 		required("driver", s.CSI.Driver)
 	case "image":
-		required("reference", s.Image.Reference)
 		errs = append(errs, oneOf(at.Child("pullPolicy"), s.Image.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
 	case "ephemeral":
 		if s.Ephemeral.VolumeClaimTemplate == nil {
