@@ -34,6 +34,7 @@ func TestTooMuch(t *testing.T) {
 		{name: "json", method: "POST", path: maps, media: "application/json", body: json(3 << 20), code: 413, want: tooLarge},
 		{name: "yaml", method: "POST", path: maps, media: yamlType, body: json(3 << 20), code: 413, want: tooLarge},
 		{name: "protobuf", method: "POST", path: maps, media: protoType, body: "k8s\x00" + strings.Repeat("x", 3<<20), code: 413, want: tooLarge},
+		{name: "cbor", method: "POST", path: maps, media: cborType, body: "\xd9\xd9\xf7\x5a\x00\x30\x00\x00" + strings.Repeat("x", 3<<20), code: 413, want: tooLarge},
 		{name: "patch", method: "PATCH", path: maps + "/kube-root-ca.crt", media: "application/merge-patch+json", body: json(3 << 20), code: 413, want: tooLarge},
 		{name: "apply", method: "PATCH", path: maps + "/a?fieldManager=m", media: "application/apply-patch+yaml", body: json(3 << 20), code: 413, want: tooLarge},
 		{name: "delete", method: "DELETE", path: maps + "/a", media: "application/json", body: json(3 << 20), code: 413, want: tooLarge},
@@ -41,6 +42,8 @@ func TestTooMuch(t *testing.T) {
 		{name: "deep_json", method: "POST", path: maps, media: "application/json", body: nested, code: 400, want: tooDeep},
 		{name: "deep_yaml", method: "POST", path: maps, media: yamlType, body: nested, code: 400, want: tooDeep},
 		{name: "deep_apply", method: "PATCH", path: maps + "/deep?fieldManager=m", media: "application/apply-patch+yaml", body: nested, code: 400, want: tooDeep},
+		{name: "deep_cbor", method: "POST", path: maps, media: cborType, body: strings.Repeat("\x81", 600) + "\x00", code: 400, want: tooDeep},
+		{name: "deep_cbor_apply", method: "PATCH", path: maps + "/deep?fieldManager=m", media: "application/apply-patch+cbor", body: strings.Repeat("\x81", 600) + "\x00", code: 400, want: tooDeep},
 		{name: "operations", method: "PATCH", path: maps + "/deep", media: "application/json-patch+json", body: "[" + strings.Repeat(`{"op":"add","path":"/data","value":{}},`, 10000) + `{"op":"add","path":"/data","value":{}}]`,
 			code: 413, want: "The allowed maximum operations in a JSON patch is 10000, got 10001"},
 	} {

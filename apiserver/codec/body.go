@@ -17,11 +17,12 @@ const (
 	MediaJSON  = "application/json"
 	MediaYAML  = "application/yaml"
 	MediaProto = "application/vnd.kubernetes.protobuf"
+	MediaCBOR  = "application/cbor"
 )
 
 // ErrMediaType is returned for a Content-Type that no decoder knows: 415.
 var ErrMediaType = errors.New("the body of the request was in an unknown format - accepted media types include: " +
-	MediaJSON + ", " + MediaYAML + ", " + MediaProto)
+	MediaJSON + ", " + MediaYAML + ", " + MediaProto + ", " + MediaCBOR)
 
 // KindError says that the body holds another kind or version than the URL is for.
 type KindError struct{ Got, Want schema.GroupVersionKind }
@@ -47,6 +48,8 @@ func Body(contentType string, data []byte, obj runtime.Object, wantStrict bool) 
 	switch media {
 	case MediaProto:
 		return nil, decodeProto(data, obj, want)
+	case MediaCBOR:
+		return decodeCBOR(data, obj, want, wantStrict)
 	case MediaYAML:
 		json, err := yaml.YAMLToJSON(data)
 		if err != nil {
@@ -70,7 +73,7 @@ func mediaType(contentType string) (string, error) {
 	switch contentType {
 	case "", MediaJSON:
 		return MediaJSON, nil
-	case MediaYAML, MediaProto:
+	case MediaYAML, MediaProto, MediaCBOR:
 		return contentType, nil
 	}
 	media, _, err := mime.ParseMediaType(contentType)
@@ -78,7 +81,7 @@ func mediaType(contentType string) (string, error) {
 		return "", ErrMediaType
 	}
 	switch media {
-	case MediaJSON, MediaYAML, MediaProto:
+	case MediaJSON, MediaYAML, MediaProto, MediaCBOR:
 		return media, nil
 	}
 	return "", ErrMediaType
@@ -157,7 +160,8 @@ func AnyVersion(contentType string, data []byte, obj runtime.Object, kind string
 	if err != nil {
 		return err
 	}
-	if media == MediaProto {
+	switch media {
+	case MediaProto:
 		_, got, message, err := openEnvelope(data)
 		if err != nil {
 			return err
@@ -170,13 +174,17 @@ func AnyVersion(contentType string, data []byte, obj runtime.Object, kind string
 			return ErrMediaType
 		}
 		return m.Unmarshal(message)
-	}
-	if media == MediaYAML {
+	case MediaCBOR:
+		err = anyCBOR(data, obj)
+	case MediaYAML:
 		if data, err = yaml.YAMLToJSON(data); err != nil {
 			return err
 		}
+		fallthrough
+	default:
+		err = kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
 	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, obj); err != nil {
+	if err != nil {
 		return err
 	}
 	if got := obj.GetObjectKind().GroupVersionKind().Kind; got != kind && got != "" {

@@ -288,6 +288,9 @@ func TestDepth(t *testing.T) {
 		{"many beside each other", MediaJSON, `{` + head + `,"a":[` + strings.Repeat("{},", 1000) + "[]]}", thing, false},
 		{"deep yaml", MediaYAML, strings.Repeat("- ", 600) + "a", thing, true},
 		{"yaml", MediaYAML, `{` + head + `,"a":"b"}`, thing, false},
+		{"cbor", MediaCBOR, "\xa3\x64kind\x65Thing\x6aapiVersion\x6eexample.com/v1\x61a" + strings.Repeat("\x81", 511) + "\x00", thing, false},
+		{"deep cbor", MediaCBOR, "\xa3\x64kind\x65Thing\x6aapiVersion\x6eexample.com/v1\x61a" + strings.Repeat("\x81", 512) + "\x00", thing, true},
+		{"deep and broken cbor", MediaCBOR, strings.Repeat("\x9f", 3<<20), thing, true},
 		{"schemas", MediaProto, string(bomb(500)), crds, false},
 		{"deep schemas", MediaProto, string(bomb(600)), crds, true},
 		{"very deep schemas", MediaProto, string(bomb(500000)), crds, true},
@@ -305,7 +308,7 @@ func TestDepth(t *testing.T) {
 
 // FuzzBody feeds the decoders what clients might send: they may refuse it, and must not panic or change the kind.
 func FuzzBody(f *testing.F) {
-	for _, media := range []string{MediaJSON, MediaYAML, MediaProto} {
+	for _, media := range []string{MediaJSON, MediaYAML, MediaProto, MediaCBOR} {
 		f.Add(media, []byte(`{"kind":"ConfigMap","apiVersion":"v1"}`))
 	}
 	pod, err := EncodeProto(&corev1.Pod{TypeMeta: metav1.TypeMeta{Kind: "Pod", APIVersion: "v1"}})

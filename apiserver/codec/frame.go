@@ -7,17 +7,19 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/mini-k8s/mini/store"
 )
 
-// Encoding is one of the two encodings that items are kept in. YAML and indented JSON are made from JSON at the edge.
+// Encoding is one of the encodings that items are kept in. YAML and indented JSON are made from JSON at the edge.
 type Encoding uint8
 
 // The encodings.
 const (
 	JSON Encoding = iota
 	Proto
+	CBOR
 )
 
 // View is what part of an object a client wants to see.
@@ -35,8 +37,8 @@ type Frames struct {
 	encoding Encoding
 	view     View
 	// of what an item looks like in this view
-	jsonHead, protoHead, listHead []byte
-	listKind, listVersion         string
+	jsonHead, protoHead, listHead, cborHead []byte
+	listKind, listVersion                   string
 }
 
 // Frames returns how the kind is framed in an encoding and view. ok is false where that does not exist (kinds without a Go
@@ -58,7 +60,7 @@ func (k *Kind) Frames(e Encoding, v View) (f *Frames, ok bool) {
 		listKind: k.ListKind, listVersion: k.GVK.GroupVersion().String(),
 	}
 	if k.typ != nil {
-		f.jsonHead = k.jsonHead
+		f.jsonHead, f.cborHead = k.jsonHead, k.cborHead
 	}
 	return f, true
 }
@@ -72,10 +74,14 @@ func (f *Frames) bytes(item *store.Item) ([]byte, error) {
 	switch {
 	case f.view == Metadata && f.encoding == JSON:
 		return item.Encoding("metadata;json", encodePartialJSON)
+	case f.view == Metadata && f.encoding == CBOR:
+		return item.Encoding("metadata;cbor", encodePartialCBOR)
 	case f.view == Metadata:
 		return item.Encoding("metadata;protobuf", encodePartialProto)
 	case f.encoding == JSON:
 		return f.kind.JSON(item)
+	case f.encoding == CBOR:
+		return f.kind.CBOR(item)
 	default:
 		return f.kind.Proto(item)
 	}
@@ -114,8 +120,11 @@ func (f *Frames) Object(b []byte, item *store.Item) ([]byte, error) {
 	if err != nil {
 		return b, err
 	}
-	if f.encoding == JSON {
+	switch f.encoding {
+	case JSON:
 		return append(append(b, data...), '\n'), nil
+	case CBOR:
+		return appendItemCBOR(b, f.cborHead, data)
 	}
 	return appendEnvelope(b, f.protoHead, data), nil
 }
@@ -130,8 +139,11 @@ func (f *Frames) List(b []byte, meta metav1.ListMeta, items []*store.Item) ([]by
 		}
 		parts[i] = data
 	}
-	if f.encoding == Proto {
+	switch f.encoding {
+	case Proto:
 		return f.protoList(b, meta, parts)
+	case CBOR:
+		return f.cborList(b, meta, parts)
 	}
 	head, err := json.Marshal(struct {
 		Kind       string          `json:"kind"`
@@ -196,8 +208,11 @@ func (f *Frames) Event(b []byte, eventType string, item *store.Item) ([]byte, er
 	if err != nil {
 		return b, err
 	}
-	if f.encoding == Proto {
+	switch f.encoding {
+	case Proto:
 		return appendProtoEvent(b, eventType, f.protoHead, data), nil
+	case CBOR:
+		return appendItemCBOR(beginCBOREvent(b, eventType), f.cborHead, data)
 	}
 	return appendJSONEvent(b, eventType, data), nil
 }
@@ -237,11 +252,19 @@ func ErrorEvent(b []byte, e Encoding, status *metav1.Status) ([]byte, error) {
 		}
 		return appendProtoEvent(b, "ERROR", statusHead, data), nil
 	}
-	data, err := json.Marshal(status)
+	return ObjectEvent(b, e, "ERROR", status)
+}
+
+// ObjectEvent appends a frame around an object that is not an item, in JSON or CBOR.
+func ObjectEvent(b []byte, e Encoding, eventType string, obj runtime.Object) ([]byte, error) {
+	if e == CBOR {
+		return appendObjectCBOR(beginCBOREvent(b, eventType), obj)
+	}
+	data, err := json.Marshal(obj)
 	if err != nil {
 		return b, err
 	}
-	return appendJSONEvent(b, "ERROR", data), nil
+	return appendJSONEvent(b, eventType, data), nil
 }
 
 var statusHead = envelopeHead("v1", "Status")

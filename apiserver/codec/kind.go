@@ -26,12 +26,14 @@ type Kind struct {
 	convert   func(store.Object) (store.Object, error)
 	jsonKey   string
 	protoKey  string
+	cborKey   string
 	jsonHead  []byte // {"kind":"K","apiVersion":"V"
 	protoHead []byte // magic and the TypeMeta field of the envelope
 	listHead  []byte // the same for the list
+	cborHead  []byte // the pairs of kind and apiVersion; nil for kinds without a Go type, whose encoding has them
 }
 
-// NewKind describes gvk. Kinds the scheme does not know are handled as unstructured objects, in JSON only. convert makes
+// NewKind describes gvk. Kinds the scheme does not know are handled as unstructured objects, without protobuf. convert makes
 // an object of this kind from the one that is stored; nil where they are the same.
 func NewKind(scheme *runtime.Scheme, gvk schema.GroupVersionKind, convert func(store.Object) (store.Object, error)) (*Kind, error) {
 	k := &Kind{
@@ -40,6 +42,7 @@ func NewKind(scheme *runtime.Scheme, gvk schema.GroupVersionKind, convert func(s
 		convert:  convert,
 		jsonKey:  "json;" + gvk.String(),
 		protoKey: "protobuf;" + gvk.String(),
+		cborKey:  "cbor;" + gvk.String(),
 	}
 	if scheme.Recognizes(gvk) {
 		obj, err := scheme.New(gvk)
@@ -59,16 +62,20 @@ func NewKind(scheme *runtime.Scheme, gvk schema.GroupVersionKind, convert func(s
 	k.jsonHead = head[:len(head)-1]
 	k.protoHead = envelopeHead(apiVersion, gvk.Kind)
 	k.listHead = envelopeHead(apiVersion, k.ListKind)
+	if k.typ != nil {
+		k.cborHead = cborHead(apiVersion, gvk.Kind)
+	}
 	return k, nil
 }
 
-// NewUnstructuredKind describes a kind without a Go type, in JSON only. Encodings that were made under one state are not
+// NewUnstructuredKind describes a kind without a Go type, and so without protobuf. Encodings that were made under one state are not
 // used under another; convert makes an object of this kind from the one that is stored.
 func NewUnstructuredKind(gvk schema.GroupVersionKind, listKind, state string, convert func(store.Object) (store.Object, error)) *Kind {
 	if listKind == "" {
 		listKind = gvk.Kind + "List"
 	}
-	return &Kind{GVK: gvk, ListKind: listKind, convert: convert, jsonKey: "json;" + gvk.String() + ";" + state}
+	key := gvk.String() + ";" + state
+	return &Kind{GVK: gvk, ListKind: listKind, convert: convert, jsonKey: "json;" + key, cborKey: "cbor;" + key}
 }
 
 // Typed says whether the kind has a Go type, and so a protobuf encoding.

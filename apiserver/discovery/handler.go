@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mini-k8s/mini/apiserver/codec"
 	"github.com/mini-k8s/mini/apiserver/negotiate"
 	"github.com/mini-k8s/mini/apiserver/registry"
 )
@@ -81,7 +82,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	aggregated, both := d.aggregated[path]
 	f, ok := negotiate.Pick(r, func(f negotiate.Format) bool {
-		return f.As == "" || both && f.As == "APIGroupDiscoveryList" && f.Group == "apidiscovery.k8s.io" && (f.Ver == "v2" || f.Ver == "v2beta1")
+		return f.As == "" || both && f.Media != negotiate.CBOR && f.As == "APIGroupDiscoveryList" && f.Group == "apidiscovery.k8s.io" && (f.Ver == "v2" || f.Ver == "v2beta1")
 	})
 	if !ok {
 		f = negotiate.Format{}
@@ -99,8 +100,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	body := doc.json
-	if f.Media == negotiate.Proto {
+	switch f.Media {
+	case negotiate.Proto:
 		body = doc.proto
+	case negotiate.CBOR:
+		if body, err = codec.CBORFromJSON(doc.json); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 	}
 	h.Write(w, r, f, body)
 }

@@ -15,6 +15,7 @@ const (
 	JSON Media = iota
 	YAML
 	Proto
+	CBOR
 )
 
 // Format is what the client gets.
@@ -27,7 +28,7 @@ type Format struct {
 }
 
 // Accepted lists, for messages, what whole objects can be had in.
-const Accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+const Accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor"
 
 // ContentType is the media type of an answer that is not a watch.
 func (f Format) ContentType() string {
@@ -36,6 +37,8 @@ func (f Format) ContentType() string {
 		return "application/yaml"
 	case Proto:
 		return "application/vnd.kubernetes.protobuf" + f.parameters()
+	case CBOR:
+		return "application/cbor"
 	}
 	return "application/json" + f.parameters()
 }
@@ -48,10 +51,13 @@ func (f Format) parameters() string {
 	return ";g=" + f.Group + ";v=" + f.Ver + ";as=" + f.As
 }
 
-// StreamType is the media type of a watch.
+// StreamType is the media type of a watch. Who accepts CBOR is sent a sequence of it, which has its own name.
 func (f Format) StreamType() string {
-	if f.Media == Proto {
+	switch f.Media {
+	case Proto:
 		return "application/vnd.kubernetes.protobuf;stream=watch"
+	case CBOR:
+		return "application/cbor-seq"
 	}
 	return "application/json"
 }
@@ -103,6 +109,8 @@ func parse(header string) []clause {
 			c.format.Media = YAML
 		case "application/vnd.kubernetes.protobuf":
 			c.format.Media = Proto
+		case "application/cbor":
+			c.format.Media = CBOR
 		default:
 			known = false
 		}

@@ -283,7 +283,7 @@ func FuzzApply(f *testing.F) {
 		if e.res.Namespaced {
 			q.info.Namespace = "n"
 		}
-		apply, err := q.applyPatch(body)
+		apply, err := q.applyPatch(types.ApplyYAMLPatchType, body)
 		if err != nil {
 			clientsFault(t, err, body)
 			return

@@ -124,7 +124,7 @@ func TestApplyLimits(t *testing.T) {
 		strings.Repeat("[", 20000),
 	} {
 		q := &write{e: e, ctx: t.Context(), view: e.main}
-		_, err := q.applyPatch([]byte(body))
+		_, err := q.applyPatch(types.ApplyYAMLPatchType, []byte(body))
 		if err == nil {
 			t.Fatalf("%.50s is applied", body)
 		}

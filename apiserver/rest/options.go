@@ -136,7 +136,7 @@ func parseWriteOptions(r *http.Request, kind string, patch types.PatchType) (wri
 			o.force = &force
 		}
 	}
-	if len(o.dryRun) > 0 || o.manager != "" || o.force != nil || patch == types.ApplyPatchType || o.validation != metav1.FieldValidationWarn {
+	if len(o.dryRun) > 0 || o.manager != "" || o.force != nil || isApply(patch) || o.validation != metav1.FieldValidationWarn {
 		errs := validation.ValidatePatchOptions(&metav1.PatchOptions{
 			DryRun: o.dryRun, FieldManager: o.manager, FieldValidation: o.validation, Force: o.force,
 		}, patchTypeOr(patch))

@@ -51,9 +51,9 @@ func (e *Endpoint) patch(w http.ResponseWriter, r *http.Request, info request.In
 	}
 	q := e.newWrite(w, r, info, v, opts)
 	var next func(*store.Item) (store.Object, error)
-	apply := kind == types.ApplyPatchType
+	apply := isApply(kind)
 	if apply {
-		next, err = q.applyPatch(body)
+		next, err = q.applyPatch(kind, body)
 	} else {
 		next, err = q.plainPatch(kind, body)
 	}
@@ -77,14 +77,19 @@ func (e *Endpoint) patchable(kind types.PatchType, v *view) bool {
 		return true
 	case types.StrategicMergePatchType:
 		return e.kind.Typed()
-	case types.ApplyPatchType:
+	case types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
 		return v.fields != nil
 	}
 	return false
 }
 
+// isApply tells server-side apply from the patches.
+func isApply(kind types.PatchType) bool {
+	return kind == types.ApplyYAMLPatchType || kind == types.ApplyCBORPatchType
+}
+
 func (e *Endpoint) badPatchType(v *view) error {
-	accepted := []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyPatchType}
+	accepted := []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType, types.ApplyCBORPatchType}
 	text := ""
 	for _, t := range accepted {
 		if e.patchable(t, v) {
@@ -305,19 +310,15 @@ func strategicError(err error) error {
 }
 
 // applyPatch returns how to apply a configuration on the server's side (KEP-555).
-func (q *write) applyPatch(body []byte) (func(*store.Item) (store.Object, error), error) {
-	data, err := yaml.YAMLToJSON(body)
-	if err == nil {
-		err = codec.CheckDepth(data)
+func (q *write) applyPatch(kind types.PatchType, body []byte) (func(*store.Item) (store.Object, error), error) {
+	read := readConfiguration
+	if kind == types.ApplyCBORPatchType {
+		read = func(body []byte, _ bool) (map[string]any, error, error) { // a key that is there twice is never accepted
+			content, err := codec.CBORFields(body)
+			return content, nil, err
+		}
 	}
-	var strict error
-	if q.opts.strict() && err == nil {
-		strict = yaml.UnmarshalStrict(body, &map[string]any{})
-	}
-	content := map[string]any{}
-	if err == nil {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, &content)
-	}
+	content, strict, err := read(body, q.opts.strict())
 	if err != nil {
 		return nil, badPatch(err)
 	}
@@ -351,6 +352,22 @@ func (q *write) applyPatch(body []byte) (func(*store.Item) (store.Object, error)
 		warnStrict(q.ctx, []error{strict})
 		return merged, nil
 	}, nil
+}
+
+// readConfiguration reads YAML or JSON. strict is what a lenient server ignores, looked for only if wantStrict.
+func readConfiguration(body []byte, wantStrict bool) (content map[string]any, strict, err error) {
+	data, err := yaml.YAMLToJSON(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := codec.CheckDepth(data); err != nil {
+		return nil, nil, err
+	}
+	if wantStrict {
+		strict = yaml.UnmarshalStrict(body, &map[string]any{})
+	}
+	content = map[string]any{}
+	return content, strict, kjson.UnmarshalCaseSensitivePreserveInts(data, &content)
 }
 
 // checkApply checks what a configuration must say about itself.

@@ -47,11 +47,19 @@ func (e *Endpoint) negotiate(r *http.Request, list bool) (negotiate.Format, erro
 	return f, nil
 }
 
-func (e *Endpoint) frames(f negotiate.Format) *codec.Frames {
-	encoding, view := codec.JSON, codec.Full
-	if f.Media == negotiate.Proto {
-		encoding = codec.Proto
+// encodingOf is the encoding that an answer is made from.
+func encodingOf(f negotiate.Format) codec.Encoding {
+	switch f.Media {
+	case negotiate.Proto:
+		return codec.Proto
+	case negotiate.CBOR:
+		return codec.CBOR
 	}
+	return codec.JSON
+}
+
+func (e *Endpoint) frames(f negotiate.Format) *codec.Frames {
+	encoding, view := encodingOf(f), codec.Full
 	if f.As != "" {
 		view = codec.Metadata
 	}
@@ -99,7 +107,7 @@ func (e *Endpoint) writeTable(w http.ResponseWriter, r *http.Request, code int, 
 	if err != nil {
 		return err
 	}
-	t, err := table.New(&e.res.Table, e.kind, format.Ver, include, e.Now()).List(meta, items)
+	t, err := table.New(&e.res.Table, e.kind, encodingOf(format), format.Ver, include, e.Now()).List(meta, items)
 	if err != nil {
 		return err
 	}

@@ -41,8 +41,15 @@ func putBuffer(b *[]byte) {
 
 // writeAny answers with any API object whose kind is set.
 func writeAny(w http.ResponseWriter, r *http.Request, code int, format negotiate.Format, obj runtime.Object) {
-	if format.Media == negotiate.Proto {
+	switch format.Media {
+	case negotiate.Proto:
 		if body, err := codec.EncodeProto(obj); err == nil {
+			writeBody(w, r, code, format, body)
+			return
+		}
+		format = negotiate.Format{}
+	case negotiate.CBOR:
+		if body, err := codec.EncodeCBOR(obj); err == nil {
 			writeBody(w, r, code, format, body)
 			return
 		}
@@ -56,12 +63,12 @@ func writeAny(w http.ResponseWriter, r *http.Request, code int, format negotiate
 	writeBody(w, r, code, format, append(body, '\n'))
 }
 
-// WriteBody answers 200 with a body in protobuf or JSON.
+// WriteBody answers 200 with a body in protobuf, CBOR or JSON.
 func WriteBody(w http.ResponseWriter, r *http.Request, format negotiate.Format, body []byte) {
 	writeBody(w, r, http.StatusOK, format, body)
 }
 
-// writeBody answers with a body in protobuf or JSON; the latter is turned into YAML or indented where format says so.
+// writeBody answers with a body in protobuf, CBOR or JSON; the last is turned into YAML or indented where format says so.
 func writeBody(w http.ResponseWriter, r *http.Request, code int, format negotiate.Format, body []byte) {
 	switch {
 	case format.Media == negotiate.YAML:

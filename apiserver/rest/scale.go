@@ -65,7 +65,7 @@ func (e *Endpoint) writeScale(w http.ResponseWriter, r *http.Request, info reque
 	if info.Verb == "patch" {
 		media, _, err := mime.ParseMediaType(contentType)
 		kind = types.PatchType(media)
-		if err != nil || kind == types.ApplyPatchType || !e.patchable(kind, e.main) {
+		if err != nil || isApply(kind) || !e.patchable(kind, e.main) {
 			return e.badPatchType(&view{})
 		}
 		optionsKind = "PatchOptions"

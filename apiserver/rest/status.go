@@ -86,7 +86,7 @@ func notAcceptable() *apierrors.StatusError {
 		"only the following media types are accepted: "+negotiate.Accepted)
 }
 
-// WriteError answers with err as a Status, in protobuf if the client prefers that, else in JSON.
+// WriteError answers with err as a Status, in the format that the client prefers.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	info := request.InfoFrom(r.Context())
 	WriteStatus(w, r, Status(err, schema.GroupResource{Group: info.Group, Resource: info.Resource}, info.Name))

@@ -47,7 +47,7 @@ func (e *Endpoint) watch(w http.ResponseWriter, r *http.Request, info request.In
 		if err != nil {
 			return err
 		}
-		stream.table = table.New(&e.res.Table, e.kind, format.Ver, include, e.Now())
+		stream.table = table.New(&e.res.Table, e.kind, encodingOf(format), format.Ver, include, e.Now())
 		stream.frames = nil
 	}
 
@@ -183,13 +183,9 @@ func (s *watchStream) failure(b []byte, err error, version string) ([]byte, erro
 	if errors.Is(err, store.ErrCompacted) {
 		err = apierrors.NewResourceExpired("too old resource version: " + version)
 	}
-	encoding := codec.JSON
-	if s.format.Media == negotiate.Proto {
-		encoding = codec.Proto
-	}
 	status := Status(err, s.e.group, "")
 	if status.Code == 0 {
 		status.Code, status.Status = http.StatusInternalServerError, metav1.StatusFailure
 	}
-	return codec.ErrorEvent(b, encoding, status)
+	return codec.ErrorEvent(b, encodingOf(s.format), status)
 }

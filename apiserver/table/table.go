@@ -20,13 +20,14 @@ type Printer struct {
 	columns []metav1.TableColumnDefinition
 	cells   func(store.Object) []any
 	kind    *codec.Kind
-	version string // "v1" or "v1beta1"
+	as      codec.Encoding // JSON or CBOR
+	version string         // "v1" or "v1beta1"
 	include metav1.IncludeObjectPolicy
 }
 
-// New returns a printer; version is the version of meta.k8s.io the client asked for.
-func New(t *registry.Table, kind *codec.Kind, version string, include metav1.IncludeObjectPolicy, now time.Time) *Printer {
-	p := &Printer{columns: t.Columns, cells: t.Cells, kind: kind, version: version, include: include}
+// New returns a printer of tables that are sent in JSON or CBOR; version is the version of meta.k8s.io the client asked for.
+func New(t *registry.Table, kind *codec.Kind, as codec.Encoding, version string, include metav1.IncludeObjectPolicy, now time.Time) *Printer {
+	p := &Printer{columns: t.Columns, cells: t.Cells, kind: kind, as: as, version: version, include: include}
 	if p.cells == nil {
 		p.columns = []metav1.TableColumnDefinition{
 			{Name: "Name", Type: "string", Format: "name", Description: "Name must be unique within a namespace."},
@@ -70,19 +71,28 @@ func (p *Printer) row(item *store.Item) (metav1.TableRow, error) {
 	if len(row.Cells) != len(p.columns) {
 		return row, fmt.Errorf("table of %s: %d cells for %d columns", p.kind.GVK.Kind, len(row.Cells), len(p.columns))
 	}
-	var raw []byte
 	switch p.include {
 	case metav1.IncludeNone:
 		return row, nil
 	case metav1.IncludeObject:
-		raw, err = p.kind.JSON(item)
+		if p.as == codec.CBOR {
+			row.Object.Raw, err = p.kind.TaggedCBOR(item)
+		} else {
+			row.Object.Raw, err = p.kind.JSON(item)
+		}
 	default:
-		partial := codec.Partial(obj)
-		partial.APIVersion = "meta.k8s.io/" + p.version
-		raw, err = json.Marshal(partial)
+		row.Object.Raw, err = p.partial(obj)
 	}
-	row.Object = runtime.RawExtension{Raw: raw}
 	return row, err
+}
+
+func (p *Printer) partial(obj store.Object) ([]byte, error) {
+	partial := codec.Partial(obj)
+	partial.APIVersion = "meta.k8s.io/" + p.version
+	if p.as == codec.CBOR {
+		return codec.EncodeCBOR(partial)
+	}
+	return json.Marshal(partial)
 }
 
 // Event appends a watch frame whose object is a table of one row.
@@ -91,7 +101,7 @@ func (p *Printer) Event(b []byte, eventType string, item *store.Item) ([]byte, e
 	if err != nil {
 		return b, err
 	}
-	return appendEvent(b, eventType, t)
+	return codec.ObjectEvent(b, p.as, eventType, t)
 }
 
 // Bookmark appends a bookmark frame: a table of one row without cells, whose object has only the revision.
@@ -101,9 +111,7 @@ func (p *Printer) Bookmark(b []byte, revision int64, initialEventsEnd bool) ([]b
 	if initialEventsEnd {
 		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
 	}
-	partial := codec.Partial(obj)
-	partial.APIVersion = "meta.k8s.io/" + p.version
-	raw, err := json.Marshal(partial)
+	raw, err := p.partial(obj)
 	if err != nil {
 		return b, err
 	}
@@ -112,17 +120,5 @@ func (p *Printer) Bookmark(b []byte, revision int64, initialEventsEnd bool) ([]b
 		ListMeta: metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()},
 		Rows:     []metav1.TableRow{{Cells: []any{}, Object: runtime.RawExtension{Raw: raw}}},
 	}
-	return appendEvent(b, "BOOKMARK", t)
-}
-
-func appendEvent(b []byte, eventType string, t *metav1.Table) ([]byte, error) {
-	raw, err := json.Marshal(t)
-	if err != nil {
-		return b, err
-	}
-	event, err := json.Marshal(metav1.WatchEvent{Type: eventType, Object: runtime.RawExtension{Raw: raw}})
-	if err != nil {
-		return b, err
-	}
-	return append(append(b, event...), '\n'), nil
+	return codec.ObjectEvent(b, p.as, "BOOKMARK", t)
 }

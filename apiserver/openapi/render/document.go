@@ -14,10 +14,10 @@ const (
 )
 
 var produces = []string{
-	"application/json", "application/yaml", "application/vnd.kubernetes.protobuf",
+	"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor",
 }
 
-var streams = []string{"application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"}
+var streams = []string{"application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"}
 
 // KindMark is a kind as the extension x-kubernetes-group-version-kind has it.
 func KindMark(gvk schema.GroupVersionKind) map[string]any {
@@ -161,7 +161,7 @@ func (op *operation) v3(gv schema.GroupVersion) map[string]any {
 	return out
 }
 
-// produces leaves out protobuf for kinds without a Go type.
+// produces leaves out protobuf for kinds without a Go type, and CBOR as upstream does.
 func (op *operation) produces() []string {
 	if op.textOnly {
 		return produces[:2]

@@ -131,7 +131,9 @@ func (p *Item) textOnly() {
 	for i := range p.ops {
 		op := &p.ops[i]
 		op.textOnly = true
-		op.accepts = slices.DeleteFunc(slices.Clone(op.accepts), func(t string) bool { return t == "application/strategic-merge-patch+json" })
+		op.accepts = slices.DeleteFunc(slices.Clone(op.accepts), func(t string) bool {
+			return t == "application/strategic-merge-patch+json" || t == "application/apply-patch+cbor"
+		})
 		if len(op.accepts) == 0 {
 			op.accepts = nil
 		}
@@ -232,7 +234,8 @@ func (b *pathBuilder) view(suffix, what, m string, gvk schema.GroupVersionKind, 
 			method: "patch", id: b.id("patch", suffix), description: "partially update the specified " + what, action: "patch", gvk: gvk,
 			query: []param{dryRun, fieldManager, validation, force}, body: MetaV1 + "Patch", result: m, created: true,
 			accepts: []string{
-				"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml",
+				"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
+				"application/apply-patch+yaml", "application/apply-patch+cbor",
 			},
 		})
 	}
