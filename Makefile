@@ -71,7 +71,7 @@ fuzz: ## Run every fuzz target for FUZZTIME, one after the other; FUZZ='^FuzzPat
 	@set -o pipefail; n=0; packages=$$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u | sed 's|^|./|'); \
 	while read -r package target; do \
 	  n=$$((n + 1)); echo "== $$n: $$target in $$package, $(FUZZTIME)"; \
-	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -parallel $(FUZZ_PARALLEL) "$$package" || exit 1; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel $(FUZZ_PARALLEL) "$$package" || exit 1; \
 	done < <($(GO) test -list '$(FUZZ)' $$packages | awk '/^Fuzz/ { found[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2, found[i]; n = 0 }'); \
 	echo "$$n fuzz targets, no crash"; [ $$n -gt 0 ]
 
