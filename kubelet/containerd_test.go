@@ -422,7 +422,7 @@ func TestRealRestart(t *testing.T) {
 		return err == nil && err2 == nil && len(sb) == 1 && len(uids) == 1
 	})
 	got := n.get("p").Status
-	if !equalStatus(before, got) {
+	if before.ContainerStatuses[0].User == nil || !equalStatus(before, got) {
 		t.Errorf("status changed:\n%+v\n%+v", before, got)
 	}
 	if out, err := n.exec("p", "app", "/bin/ls", "/mem"); err != nil || out != "kept\n" {

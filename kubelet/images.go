@@ -278,16 +278,6 @@ func pullPolicy(asked corev1.PullPolicy, image string) corev1.PullPolicy {
 	return corev1.PullIfNotPresent
 }
 
-// imageID is what status.imageID shows: a digest by which the image can be pulled, else the image's own ID.
-func imageID(img container.Image) string {
-	for _, n := range img.Names {
-		if strings.Contains(n, "@sha256:") {
-			return n
-		}
-	}
-	return img.ID
-}
-
 // shownImage is what status.image shows: a tag of the image, else what the spec says.
 func shownImage(img container.Image, spec string) string {
 	want, err := reference.ParseDockerRef(spec)

@@ -154,16 +154,14 @@ func (k *Kubelet) createContainer(ctx context.Context, p *podState, sc startCont
 		k.containerEvent(sc.pod, sc.c, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 		return made, "", &startError{reason: reasonConfigError, message: err.Error()}
 	}
-	id, err := k.cfg.Runtime.CreateContainer(ctx, cfg)
+	made, err = k.cfg.Runtime.CreateContainer(ctx, cfg)
 	if err != nil {
 		if ctx.Err() == nil {
 			k.containerEvent(sc.pod, sc.c, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 		}
 		return made, "", &startError{reason: reasonCreateError, message: err.Error()}
 	}
-	return container.Container{ID: id, SandboxID: sc.sandbox.ID, Pod: container.PodRef{Namespace: sc.pod.Namespace, Name: sc.pod.Name, UID: string(sc.pod.UID)},
-		Name: sc.c.Name, Attempt: sc.attempt, Hash: cfg.Hash, State: container.Created, Image: cfg.Image, ImageID: imageID(img.Image),
-		LogPath: cfg.LogPath, CreatedAt: time.Now()}, shownImage(img.Image, sc.c.Image), nil
+	return made, shownImage(img.Image, sc.c.Image), nil
 }
 
 // startFailed notes why a container could not be created and when to try again.

@@ -238,6 +238,9 @@ func (r *report) identify(cs *corev1.ContainerStatus, c *corev1.Container, l con
 	} else if old != nil && old.ContainerID == cs.ContainerID { // started by an earlier process
 		cs.Image, cs.ImageID = old.Image, old.ImageID
 	}
+	if l.User != nil {
+		cs.User = &corev1.ContainerUser{Linux: l.User}
+	}
 	for _, m := range c.VolumeMounts {
 		vm := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {

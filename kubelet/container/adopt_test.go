@@ -75,14 +75,14 @@ func child(dir string) {
 			cfg := n.script(report.Sandbox, pod, name, script)
 			cfg.Attempt, cfg.Hash = 3, "hash-"+name
 			cfg.Container.Stdin = name == "shell"
-			id, err := c.CreateContainer(ctx, cfg)
+			made, err := c.CreateContainer(ctx, cfg)
 			if err != nil {
 				return err
 			}
-			if err := c.StartContainer(ctx, id); err != nil {
+			if err := c.StartContainer(ctx, made.ID); err != nil {
 				return err
 			}
-			report.Containers[name] = id
+			report.Containers[name] = made.ID
 		}
 		return nil
 	}()
@@ -277,17 +277,17 @@ func TestDropsWhatIsHalfMade(t *testing.T) {
 	if err != nil || len(sandboxes) != 1 || sandboxes[0].ID != whole.ID || sandboxes[0].State != Running {
 		t.Errorf("sandboxes %+v, %v", sandboxes, err)
 	}
-	if len(list) != 1 || list[0].ID != neverStarted || list[0].State != Created {
+	if len(list) != 1 || list[0].ID != neverStarted.ID || list[0].State != Created {
 		t.Errorf("containers %+v", list)
 	}
 	if n.network.live[half.ID] {
 		t.Error("half-made sandbox is still connected")
 	}
 	events := n.Events(t.Context())
-	if err := n.StartContainer(t.Context(), neverStarted); err != nil {
+	if err := n.StartContainer(t.Context(), neverStarted.ID); err != nil {
 		t.Fatal(err)
 	}
-	if e := n.ended(events, neverStarted); e.ExitCode != 4 {
+	if e := n.ended(events, neverStarted.ID); e.ExitCode != 4 {
 		t.Errorf("exit %+v", e)
 	}
 }

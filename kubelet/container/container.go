@@ -55,6 +55,8 @@ type Container struct {
 	ExitCode     int32
 	OOMKilled    bool
 	Message      string // termination message or why it could not start
+	// User is who its first process runs as; nil for a container that an older mini made.
+	User *corev1.LinuxContainerUser
 }
 
 // Event says that something happened in containerd; the pod layer reads the state anew.
@@ -131,7 +133,7 @@ type Runtime interface {
 	StopSandbox(ctx context.Context, id string) error                   // kills what runs in it, then the network
 	RemoveSandbox(ctx context.Context, id string) error                 // with its containers
 
-	CreateContainer(ctx context.Context, cfg ContainerConfig) (id string, err error)
+	CreateContainer(ctx context.Context, cfg ContainerConfig) (Container, error) // as List shows it
 	StartContainer(ctx context.Context, id string) error
 	// StopContainer sends the image's stop signal, waits for grace, kills; returns when the container has ended.
 	StopContainer(ctx context.Context, id string, grace time.Duration) error

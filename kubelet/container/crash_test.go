@@ -278,10 +278,11 @@ func (n *node) nextTry(sandboxes []Sandbox, list []Container) error {
 	if id == "" {
 		cfg := n.crashConfig(s, pod)
 		cfg.Attempt = attempt
-		var err error
-		if id, err = n.CreateContainer(ctx, cfg); err != nil {
+		made, err := n.CreateContainer(ctx, cfg)
+		if err != nil {
 			return err
 		}
+		id = made.ID
 	}
 	if err := n.StartContainer(ctx, id); err != nil {
 		return err
@@ -307,10 +308,11 @@ func (n *node) life() error {
 	if err != nil {
 		return err
 	}
-	id, err := n.CreateContainer(ctx, n.crashConfig(s, pod))
+	made, err := n.CreateContainer(ctx, n.crashConfig(s, pod))
 	if err != nil {
 		return err
 	}
+	id := made.ID
 	if err := n.StartContainer(ctx, id); err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func TestPowerFailure(t *testing.T) {
 			}
 			_, containers, err := n.List(t.Context())
 			if err != nil || len(containers) != 0 {
-				t.Errorf("containers %v (%s), %v", containers, before, err)
+				t.Errorf("containers %v (%s), %v", containers, before.ID, err)
 			}
 			pod = testPod("after")
 			if text, c := n.output(n.run(pod), pod, n.script(n.run(pod), pod, "main", "echo runs")); text != "runs\n" {

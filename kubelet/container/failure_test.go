@@ -180,10 +180,11 @@ func (n *node) lifeWith(t *testing.T, name string, failure failure) {
 	var s Sandbox
 	var id string
 	attempt := uint32(0)
-	create := func() (err error) {
+	create := func() error {
 		cfg := n.crashConfig(s, pod)
 		cfg.Attempt = attempt
-		id, err = n.CreateContainer(ctx, cfg)
+		made, err := n.CreateContainer(ctx, cfg)
+		id = made.ID
 		return err
 	}
 	steps := []struct {

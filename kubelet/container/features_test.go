@@ -103,6 +103,12 @@ func TestWhatAContainerSees(t *testing.T) {
 			if !strings.HasPrefix(text, tc.want) || tc.want == "" && c.ExitCode == 0 || c.ExitCode != tc.code {
 				t.Errorf("exit %d, output %q (%s)", c.ExitCode, text, c.Message)
 			}
+			if strings.HasPrefix(tc.script, "id -u; id -g; id -G") {
+				groups := strings.Trim(fmt.Sprint(c.User.SupplementalGroups), "[]")
+				if said := fmt.Sprintf("%d\n%d\n%s\n", c.User.UID, c.User.GID, groups); !strings.HasPrefix(text, said) {
+					t.Errorf("reported as %q, is %q", said, text)
+				}
+			}
 		})
 	}
 	// What one container left in shared memory the next one sees.
@@ -212,12 +218,12 @@ func TestCannotStart(t *testing.T) {
 			}
 			cfg := n.script(s, pod, name, "")
 			tc.change(&cfg)
-			id, err := n.CreateContainer(t.Context(), cfg)
+			made, err := n.CreateContainer(t.Context(), cfg)
 			if !tc.create {
 				if err != nil {
 					t.Fatal(err)
 				}
-				err = n.StartContainer(t.Context(), id)
+				err = n.StartContainer(t.Context(), made.ID)
 			}
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("error %v does not say %q", err, tc.want)
@@ -225,10 +231,10 @@ func TestCannotStart(t *testing.T) {
 			if tc.create {
 				return
 			}
-			if c := n.status(id); c.State != Exited || c.ExitCode != tc.code || !strings.Contains(c.Message, tc.want) {
+			if c := n.status(made.ID); c.State != Exited || c.ExitCode != tc.code || !strings.Contains(c.Message, tc.want) {
 				t.Errorf("container %+v", c)
 			}
-			if err := n.StartContainer(t.Context(), id); !errors.Is(err, ErrNotRunning) {
+			if err := n.StartContainer(t.Context(), made.ID); !errors.Is(err, ErrNotRunning) {
 				t.Errorf("second start: %v", err)
 			}
 		})
@@ -528,9 +534,9 @@ func TestManyAtOnce(t *testing.T) {
 				return
 			}
 			ids[i] = s.ID
-			id, err := n.CreateContainer(t.Context(), n.script(s, pod, "main", "sleep 60"))
+			made, err := n.CreateContainer(t.Context(), n.script(s, pod, "main", "sleep 60"))
 			if err == nil {
-				err = n.StartContainer(t.Context(), id)
+				err = n.StartContainer(t.Context(), made.ID)
 			}
 			if err != nil {
 				t.Error(err)

@@ -408,14 +408,14 @@ func (n *node) script(s Sandbox, pod *corev1.Pod, name, script string) Container
 
 func (n *node) launch(cfg ContainerConfig) string {
 	n.t.Helper()
-	id, err := n.CreateContainer(n.t.Context(), cfg)
+	made, err := n.CreateContainer(n.t.Context(), cfg)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.StartContainer(n.t.Context(), id); err != nil {
+	if err := n.StartContainer(n.t.Context(), made.ID); err != nil {
 		n.t.Fatal(err)
 	}
-	return id
+	return made.ID
 }
 
 func (n *node) status(id string) Container {

@@ -21,9 +21,9 @@ import (
 
 // CreateContainer implements Runtime. The record comes first and names the snapshot, so that containerd's garbage
 // collector cannot take the snapshot before anybody refers to it.
-func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (id string, err error) {
+func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (made Container, err error) {
 	if ctx, err = r.in(ctx); err != nil {
-		return "", err
+		return made, err
 	}
 	defer func() {
 		if err != nil {
@@ -32,36 +32,37 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 	}()
 	s, err := r.sandbox(cfg.SandboxID)
 	if err != nil {
-		return "", err
+		return made, err
 	}
 	if !s.is(Running) {
-		return "", fmt.Errorf("sandbox %s: %w", s.id, ErrNotRunning)
+		return made, fmt.Errorf("sandbox %s: %w", s.id, ErrNotRunning)
 	}
 	image, err := r.imageInfo(ctx, cfg.Image)
 	if err != nil {
-		return "", err
+		return made, err
 	}
 	volumes, err := r.imageVolumes(ctx, s, &cfg)
 	if err != nil {
-		return "", err
+		return made, err
 	}
-	id = newID()
+	id := newID()
 	spec, err := r.makeSpec(ctx, id, s, cfg, image)
 	if err != nil {
-		return "", err
+		return made, err
 	}
 	specAny, err := typeurl.MarshalAny(spec)
 	if err != nil {
-		return "", err
+		return made, err
 	}
 	rec := record{
 		SandboxID: s.id, Attempt: cfg.Attempt, Hash: cfg.Hash, Image: cfg.Image, ImageID: image.id, Volumes: volumes, LogPath: cfg.LogPath,
 		StopSignal: stopSignal(cfg.Container, image.config.StopSignal), Stdin: cfg.Container.Stdin,
 		StdinOnce: cfg.Container.StdinOnce, TTY: cfg.Container.TTY, CgroupPath: spec.Linux.CgroupsPath,
+		User: &user{UID: spec.Process.User.UID, GID: spec.Process.User.GID, Groups: spec.Process.User.AdditionalGids},
 	}
 	ext, err := marshalRecord(rec)
 	if err != nil {
-		return "", err
+		return made, err
 	}
 	labels := podLabels(refOf(cfg.Pod), kindContainer)
 	labels[labelContainerName] = cfg.Container.Name
@@ -83,15 +84,15 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 		Extensions: map[string]typeurl.Any{recordType: ext},
 	})
 	if err != nil {
-		return "", native(err)
+		return made, native(err)
 	}
 	if _, err = r.client.SnapshotService(r.snapshotter).Prepare(ctx, id, image.chainID); err != nil {
-		return "", fmt.Errorf("make root file system: %w", native(err))
+		return made, fmt.Errorf("make root file system: %w", native(err))
 	}
 	r.mu.Lock()
 	r.containers[id] = c
 	r.mu.Unlock()
-	return id, nil
+	return c.view(), nil
 }
 
 func stopSignal(c *corev1.Container, ofImage string) string {

@@ -57,6 +57,7 @@ type record struct {
 	StdinOnce  bool      `json:"stdinOnce,omitempty"`
 	TTY        bool      `json:"tty,omitempty"`
 	CgroupPath string    `json:"cgroup,omitempty"`
+	User       *user     `json:"user,omitempty"`
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	ExitCode   int32     `json:"exitCode,omitempty"`

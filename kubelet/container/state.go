@@ -79,7 +79,7 @@ func (c *container) view() Container {
 		ID: c.id, SandboxID: c.rec.SandboxID, Pod: c.pod, Name: c.name, Attempt: c.rec.Attempt, Hash: c.rec.Hash,
 		State: c.state, Image: c.rec.Image, ImageID: c.rec.ImageID, VolumeImages: c.rec.Volumes, LogPath: c.rec.LogPath, CreatedAt: c.created,
 		StartedAt: c.rec.StartedAt, FinishedAt: c.rec.FinishedAt, ExitCode: c.rec.ExitCode, OOMKilled: c.rec.OOMKilled,
-		Message: c.rec.Message,
+		Message: c.rec.Message, User: c.rec.User.status(),
 	}
 }
 

@@ -16,8 +16,21 @@ import (
 
 // user is who a container's process runs as.
 type user struct {
-	UID, GID uint32
-	Groups   []uint32 // GID is one of them
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups"` // GID is one of them
+}
+
+// status is how the pod's status shows it; nil if nothing was recorded.
+func (u *user) status() *corev1.LinuxContainerUser {
+	if u == nil {
+		return nil
+	}
+	s := &corev1.LinuxContainerUser{UID: int64(u.UID), GID: int64(u.GID)}
+	for _, gid := range u.Groups {
+		s.SupplementalGroups = append(s.SupplementalGroups, int64(gid))
+	}
+	return s
 }
 
 // userDB is an image's /etc/passwd and /etc/group, as far as they exist.

@@ -211,21 +211,21 @@ func (r *Runtime) RemoveSandbox(_ context.Context, id string) error {
 }
 
 // CreateContainer implements container.Runtime.
-func (r *Runtime) CreateContainer(ctx context.Context, cfg container.ContainerConfig) (string, error) {
+func (r *Runtime) CreateContainer(ctx context.Context, cfg container.ContainerConfig) (container.Container, error) {
 	err := r.begin("CreateContainer", cfg.Container.Name)
 	defer r.mu.Unlock()
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		return "", err
+		return container.Container{}, err
 	}
 	if s := r.sandboxes[cfg.SandboxID]; s == nil || s.State != container.Running {
-		return "", fmt.Errorf("sandbox %q is not running", cfg.SandboxID)
+		return container.Container{}, fmt.Errorf("sandbox %q is not running", cfg.SandboxID)
 	}
 	for _, c := range r.containers {
 		if c.Pod.UID == string(cfg.Pod.UID) && c.Name == cfg.Container.Name && c.Attempt == cfg.Attempt && c.State == container.Created {
-			return c.ID, nil
+			return *c, nil
 		}
 	}
 	c := &container.Container{ID: r.id("c"), SandboxID: cfg.SandboxID, Pod: ref(cfg.Pod), Name: cfg.Container.Name, Attempt: cfg.Attempt,
@@ -236,7 +236,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, cfg container.ContainerCo
 		}
 	}
 	r.containers[c.ID], r.configs[c.ID], r.down[c.ID] = c, cfg, make(chan struct{})
-	return c.ID, nil
+	return *c, nil
 }
 
 // StartContainer implements container.Runtime.
