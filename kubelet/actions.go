@@ -16,6 +16,7 @@ import (
 
 	"github.com/mini-k8s/mini/kubelet/container"
 	"github.com/mini-k8s/mini/kubelet/downward"
+	"github.com/mini-k8s/mini/kubelet/steps"
 	"github.com/mini-k8s/mini/kubelet/volume"
 )
 
@@ -78,7 +79,7 @@ func (k *Kubelet) actStop(p *podState, a action) {
 
 // start runs f as the operation on target. f returns what to change in the state, which it must not touch itself.
 func (k *Kubelet) start(p *podState, target string, kind opKind, f func(ctx context.Context) func()) *operation {
-	ctx, cancel := context.WithCancel(k.ctx)
+	ctx, cancel := context.WithCancel(steps.With(k.ctx, p.steps))
 	op := &operation{kind: kind, cancel: cancel}
 	p.ops[target] = op
 	k.ops.Go(func() {
@@ -111,9 +112,12 @@ func (k *Kubelet) prepareVolumes(ctx context.Context, p *podState, pod *corev1.P
 	k.objects.Use(pod.UID, append(volume.Keys(pod), objectKeys(pod)...))
 	var err error
 	if parent == "" {
+		end := steps.Begin(ctx, "cgroup")
 		parent, err = k.ensureCgroup(pod)
+		end()
 	}
 	var renew time.Time
+	end := steps.Begin(ctx, "directories and volumes")
 	if err == nil {
 		err = k.makePodDirs(pod)
 	}
@@ -122,6 +126,7 @@ func (k *Kubelet) prepareVolumes(ctx context.Context, p *podState, pod *corev1.P
 		defer cancel()
 		renew, err = k.volumes.Setup(ctx, pod, k.facts(nil))
 	}
+	end()
 	if err != nil && ctx.Err() == nil {
 		k.recorder.Event(pod, corev1.EventTypeWarning, "FailedMount", err.Error())
 	}
@@ -179,10 +184,12 @@ func (k *Kubelet) createSandbox(ctx context.Context, p *podState, pod *corev1.Po
 	var sb container.Sandbox
 	err := k.checkRuntimeClass(ctx, pod)
 	if err == nil {
-		sb, err = k.cfg.Runtime.RunSandbox(ctx, cfg)
+		sb, err = k.runtime.RunSandbox(ctx, cfg)
 	}
 	if err == nil {
+		end := steps.Begin(ctx, "hosts and resolv.conf")
 		err = k.writePodFiles(pod, sb.IPs)
+		end()
 	}
 	if err != nil && ctx.Err() == nil {
 		k.recorder.Event(pod, corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
@@ -204,7 +211,7 @@ func (k *Kubelet) createSandbox(ctx context.Context, p *podState, pod *corev1.Po
 }
 
 func (k *Kubelet) stopSandbox(ctx context.Context, p *podState, id string) func() {
-	err := k.cfg.Runtime.StopSandbox(ctx, id)
+	err := k.runtime.StopSandbox(ctx, id)
 	if err != nil && ctx.Err() == nil {
 		k.log.Warn("cannot stop a pod sandbox, will try again", "namespace", p.ref.Namespace, "pod", p.ref.Name, "sandbox", id, "err", err)
 	}
@@ -229,7 +236,7 @@ func (k *Kubelet) stopSandbox(ctx context.Context, p *podState, id string) func(
 }
 
 func (k *Kubelet) removeSandbox(ctx context.Context, p *podState, id string) func() {
-	err := k.cfg.Runtime.RemoveSandbox(ctx, id)
+	err := k.runtime.RemoveSandbox(ctx, id)
 	return func() {
 		if err != nil {
 			k.log.Debug("cannot remove a pod sandbox", "sandbox", id, "err", err)
@@ -275,7 +282,7 @@ func deleteWhere[T any](s []T, drop func(T) bool) []T {
 }
 
 func (k *Kubelet) removeContainer(ctx context.Context, p *podState, id, log string) func() {
-	err := k.cfg.Runtime.RemoveContainer(ctx, id)
+	err := k.runtime.RemoveContainer(ctx, id)
 	if err == nil && log != "" {
 		err = removeLogs(log)
 	}
@@ -360,7 +367,7 @@ func (k *Kubelet) deletePod(ctx context.Context, p *podState, pod *corev1.Pod) f
 func (k *Kubelet) forget(ctx context.Context, p *podState, sandboxes []container.Sandbox) func() {
 	var errs []error
 	for _, s := range sandboxes {
-		errs = append(errs, k.cfg.Runtime.RemoveSandbox(ctx, s.ID))
+		errs = append(errs, k.runtime.RemoveSandbox(ctx, s.ID))
 	}
 	if p.ref.Name != "" {
 		errs = append(errs, os.RemoveAll(k.podLogDir(p.ref.Namespace, p.ref.Name, p.uid)))

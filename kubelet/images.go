@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mini-k8s/mini/kubelet/container"
+	"github.com/mini-k8s/mini/kubelet/steps"
 )
 
 // Reasons of images that cannot be had.
@@ -128,7 +129,9 @@ func (u *puller) ensure(ctx context.Context, w wantedImage) (pulledImage, error)
 	}
 	ref := named.String()
 	if w.policy != corev1.PullAlways {
+		end := steps.Begin(ctx, "look for image")
 		img, err := u.k.cfg.Images.Image(ctx, ref)
+		end()
 		switch {
 		case err == nil:
 			u.tell(w, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", w.image))
@@ -190,6 +193,7 @@ func (u *puller) pull(ctx context.Context, w wantedImage, ref string) (pulledIma
 
 // pullLocked pulls, one pull of a reference at a time; who waited takes what came meanwhile if its policy allows. took is zero when nothing was pulled.
 func (u *puller) pullLocked(ctx context.Context, w wantedImage, ref string) (img container.Image, took time.Duration, err error) {
+	defer steps.Begin(ctx, stepPull)()
 	unlock, waited, err := u.lock(ctx, ref)
 	if err != nil {
 		return img, 0, err

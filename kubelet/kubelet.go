@@ -122,6 +122,8 @@ type Kubelet struct {
 	synced   []cache.DoneChecker // besides pods
 	node     *nodeStatus
 	guard    *guard
+	metrics  *metrics
+	runtime  container.Runtime // cfg.Runtime, measured
 	relists  chan struct{}
 	rates    rates
 	// startedAt is when Run began.
@@ -176,6 +178,8 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	k := &Kubelet{cfg: cfg, log: cfg.Logger, pods: map[types.UID]*podState{}, static: map[string][]types.UID{}, again: map[types.UID]*corev1.Pod{},
 		relists: make(chan struct{}, 1)}
+	k.metrics = newMetrics(k)
+	k.runtime = timedRuntime{cfg.Runtime, k.metrics}
 	return k, nil
 }
 
@@ -236,7 +240,7 @@ func (k *Kubelet) runPods(ctx context.Context) error {
 	if !waitFor(ctx, k.cfg.RuntimeReady) {
 		return nil
 	}
-	events := k.cfg.Runtime.Events(ctx)
+	events := k.runtime.Events(ctx)
 	if err := k.recover(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mini-k8s/mini/kubelet/container"
 	"github.com/mini-k8s/mini/kubelet/probe"
+	"github.com/mini-k8s/mini/kubelet/steps"
 )
 
 // startContext is what one start of a container works with.
@@ -70,7 +71,7 @@ func (k *Kubelet) startContainer(ctx context.Context, p *podState, sc startConte
 		return nil // created only: the next plan goes on from there, or takes it away
 	}
 	began := time.Now()
-	if err := k.cfg.Runtime.StartContainer(ctx, made.ID); err != nil {
+	if err := k.runtime.StartContainer(ctx, made.ID); err != nil {
 		return func() { k.startBroke(p, ctx, sc, made.ID, err) }
 	}
 	k.containerEvent(sc.pod, sc.c, corev1.EventTypeNormal, "Started", "Started container "+name)
@@ -114,7 +115,7 @@ func (k *Kubelet) postStart(ctx context.Context, p *podState, sc startContext, i
 	}
 	k.containerEvent(sc.pod, sc.c, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
 	k.containerEvent(sc.pod, sc.c, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
-	stopErr := k.cfg.Runtime.StopContainer(ctx, id, specGrace(sc.pod))
+	stopErr := k.runtime.StopContainer(ctx, id, specGrace(sc.pod))
 	if stopErr != nil {
 		k.log.Warn("cannot stop a container whose postStart hook failed", "container", id, "err", stopErr)
 	}
@@ -141,7 +142,7 @@ func (k *Kubelet) createContainer(ctx context.Context, p *podState, sc startCont
 		return made, "", err
 	}
 	if sc.id != "" { // left over from a start that was cut short: its mounts may be of another time
-		if err := k.cfg.Runtime.RemoveContainer(ctx, sc.id); err != nil {
+		if err := k.runtime.RemoveContainer(ctx, sc.id); err != nil {
 			return made, "", &startError{reason: reasonCreateError, message: err.Error()}
 		}
 		k.update(p, func() {
@@ -149,12 +150,14 @@ func (k *Kubelet) createContainer(ctx context.Context, p *podState, sc startCont
 			p.dropFacts(sc.id)
 		})
 	}
+	end := steps.Begin(ctx, "container: environment and mounts")
 	cfg, err := k.containerConfig(ctx, sc, img)
+	end()
 	if err != nil {
 		k.containerEvent(sc.pod, sc.c, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 		return made, "", &startError{reason: reasonConfigError, message: err.Error()}
 	}
-	made, err = k.cfg.Runtime.CreateContainer(ctx, cfg)
+	made, err = k.runtime.CreateContainer(ctx, cfg)
 	if err != nil {
 		if ctx.Err() == nil {
 			k.containerEvent(sc.pod, sc.c, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
@@ -316,7 +319,7 @@ func (k *Kubelet) stopContainer(ctx context.Context, p *podState, st stopContext
 		}
 		by = maxTime(by, time.Now().Add(minimumGrace))
 	}
-	err := k.cfg.Runtime.StopContainer(ctx, st.id, max(time.Until(by), 0))
+	err := k.runtime.StopContainer(ctx, st.id, max(time.Until(by), 0))
 	return func() {
 		if err != nil {
 			if ctx.Err() == nil {
@@ -368,7 +371,7 @@ func (k *Kubelet) runHook(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	switch {
 	case h.Exec != nil:
 		out := &limitedBuffer{left: 10 << 10}
-		code, err := k.cfg.Runtime.Exec(ctx, id, h.Exec.Command, container.Streams{Stdout: out, Stderr: out})
+		code, err := k.runtime.Exec(ctx, id, h.Exec.Command, container.Streams{Stdout: out, Stderr: out})
 		if err != nil {
 			return fmt.Errorf("exec: %w", err)
 		}

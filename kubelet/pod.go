@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mini-k8s/mini/kubelet/container"
+	"github.com/mini-k8s/mini/kubelet/steps"
 )
 
 // podState is one pod on this node: what the API wants of it, what the runtime has of it, and what is being done.
@@ -72,6 +73,7 @@ type podState struct {
 
 	exits map[*exitWaiter]bool // who follows a log
 
+	steps     *steps.Record // from when the API told of the pod until it shows it as running
 	timer     *time.Timer
 	cleaned   bool
 	forgotten bool

@@ -115,7 +115,7 @@ type execer struct{ k *Kubelet }
 // ExecProbe implements probe.Execer.
 func (e execer) ExecProbe(ctx context.Context, id string, command []string) (string, int, error) {
 	out := &limitedBuffer{left: 10 << 10}
-	code, err := e.k.cfg.Runtime.Exec(ctx, id, command, container.Streams{Stdout: out, Stderr: out})
+	code, err := e.k.runtime.Exec(ctx, id, command, container.Streams{Stdout: out, Stderr: out})
 	return out.String(), code, err
 }
 

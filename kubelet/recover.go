@@ -40,7 +40,7 @@ func (k *Kubelet) recover(ctx context.Context) error {
 	var containers []container.Container
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 10*time.Second) {
 		var err error
-		if sandboxes, containers, err = k.cfg.Runtime.List(ctx); err == nil {
+		if sandboxes, containers, err = k.runtime.List(ctx); err == nil {
 			break
 		}
 		k.log.Warn("cannot read what runs on this node, will try again", "err", err)
@@ -122,7 +122,7 @@ func (k *Kubelet) relistSoon() {
 // relist takes in exits that no event told of. It only ever moves a container forward, because operations may have
 // gone on since the list was read.
 func (k *Kubelet) relist(ctx context.Context) {
-	sandboxes, containers, err := k.cfg.Runtime.List(ctx)
+	sandboxes, containers, err := k.runtime.List(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			k.log.Warn("cannot read what runs on this node, will try again", "err", err)

@@ -222,7 +222,7 @@ func (k *Kubelet) applyResize(ctx context.Context, p *podState, pod *corev1.Pod,
 		if err != nil {
 			break
 		}
-		if err = k.cfg.Runtime.UpdateResources(ctx, s.id, s.to); errors.Is(err, container.ErrNotRunning) || errors.Is(err, container.ErrNotFound) {
+		if err = k.runtime.UpdateResources(ctx, s.id, s.to); errors.Is(err, container.ErrNotRunning) || errors.Is(err, container.ErrNotFound) {
 			err = nil // its successor starts with what is allocated
 		}
 		if err == nil {

@@ -22,7 +22,7 @@ func (k *Kubelet) rotateLogs(ctx context.Context) error {
 	r := logs.Rotator{MaxSize: k.cfg.LogMaxSize, MaxFiles: k.cfg.LogMaxFiles}
 	for sleep(ctx, rotateInterval) {
 		for _, c := range k.runningContainers() {
-			_, err := r.Rotate(c.LogPath, time.Now(), func() error { return k.cfg.Runtime.ReopenLog(ctx, c.ID) })
+			_, err := r.Rotate(c.LogPath, time.Now(), func() error { return k.runtime.ReopenLog(ctx, c.ID) })
 			if err != nil && ctx.Err() == nil {
 				k.log.Warn("cannot rotate a container's log", "namespace", c.Pod.Namespace, "pod", c.Pod.Name, "container", c.Name, "err", err)
 			}

@@ -72,6 +72,7 @@ func (k *Kubelet) Handler() http.Handler {
 		inner.HandleFunc(m+" /portForward/{namespace}/{pod}/{uid}", k.servePortForward)
 	}
 	inner.HandleFunc("GET /stats/summary", k.serveSummary)
+	inner.Handle("GET /metrics", k.metrics.handler())
 	inner.HandleFunc("GET /metrics/resource", k.serveResourceMetrics)
 	inner.HandleFunc("GET /metrics/cadvisor", k.serveCadvisor)
 	inner.HandleFunc("GET /healthz/syncloop", serveOK)

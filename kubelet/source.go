@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/mini-k8s/mini/kubelet/object"
+	"github.com/mini-k8s/mini/kubelet/steps"
 )
 
 // startInformers follows the pods of this node and the Services.
@@ -80,6 +81,9 @@ func (k *Kubelet) podChanged(pod *corev1.Pod) {
 	p := k.pods[pod.UID]
 	if p == nil {
 		p = newPodState(pod.UID)
+		if ph := pod.Status.Phase; ph == corev1.PodPending || ph == "" { // else it started long ago
+			p.steps = steps.New()
+		}
 		k.pods[pod.UID] = p
 	}
 	k.mu.Unlock()

@@ -42,7 +42,7 @@ func (k *Kubelet) writeLoop(p *podState) {
 			return
 		}
 		pod, old, want := p.statusTarget(), p.status, *p.want
-		static := p.pod
+		static, record := p.pod, p.steps
 		p.mu.Unlock()
 		if pod == nil {
 			if k.makeMirror(p, static) {
@@ -52,7 +52,9 @@ func (k *Kubelet) writeLoop(p *podState) {
 			delay = min(2*delay, 10*time.Second)
 			continue
 		}
+		end := record.Begin("write status " + string(want.Phase))
 		got, err := k.patchStatus(k.ctx, pod, old, want)
+		end()
 		p.mu.Lock()
 		switch {
 		case err == nil:
@@ -60,6 +62,7 @@ func (k *Kubelet) writeLoop(p *podState) {
 				p.version, p.status = got.ResourceVersion, got.Status
 			}
 			p.sent, delay, told = &want, 20*time.Millisecond, false
+			k.started(p, &want)
 		case apierrors.IsNotFound(err), apierrors.IsConflict(err) && p.gone:
 			p.sent = &want // gone: the watch will say so
 		}

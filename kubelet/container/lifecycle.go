@@ -17,6 +17,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mini-k8s/mini/kubelet/steps"
 )
 
 // CreateContainer implements Runtime. The record comes first and names the snapshot, so that containerd's garbage
@@ -37,6 +39,7 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 	if !s.is(Running) {
 		return made, fmt.Errorf("sandbox %s: %w", s.id, ErrNotRunning)
 	}
+	end := steps.Begin(ctx, "container: spec")
 	image, err := r.imageInfo(ctx, cfg.Image)
 	if err != nil {
 		return made, err
@@ -51,6 +54,7 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 		return made, err
 	}
 	specAny, err := typeurl.MarshalAny(spec)
+	end()
 	if err != nil {
 		return made, err
 	}
@@ -77,16 +81,21 @@ func (r *Containerd) CreateContainer(ctx context.Context, cfg ContainerConfig) (
 			}
 		}
 	}()
+	end = steps.Begin(ctx, "container: record")
 	_, err = r.client.ContainerService().Create(ctx, containers.Container{
 		ID: id, Labels: labels, Image: image.name, Spec: specAny, SandboxID: s.id,
 		Snapshotter: r.snapshotter, SnapshotKey: id,
 		Runtime:    containers.RuntimeInfo{Name: r.shim, Options: r.runtimeOptions},
 		Extensions: map[string]typeurl.Any{recordType: ext},
 	})
+	end()
 	if err != nil {
 		return made, native(err)
 	}
-	if _, err = r.client.SnapshotService(r.snapshotter).Prepare(ctx, id, image.chainID); err != nil {
+	end = steps.Begin(ctx, "container: snapshot")
+	_, err = r.client.SnapshotService(r.snapshotter).Prepare(ctx, id, image.chainID)
+	end()
+	if err != nil {
 		return made, fmt.Errorf("make root file system: %w", native(err))
 	}
 	r.mu.Lock()
@@ -162,6 +171,7 @@ func (r *Containerd) StartContainer(ctx context.Context, id string) error {
 }
 
 func (r *Containerd) startTask(ctx context.Context, c *container) error {
+	end := steps.Begin(ctx, "container: log writer")
 	mounts, err := r.client.SnapshotService(r.snapshotter).Mounts(ctx, c.id)
 	if err != nil {
 		return native(err)
@@ -173,18 +183,27 @@ func (r *Containerd) startTask(ctx context.Context, c *container) error {
 	if err := r.openLog(c, request); err != nil {
 		return err
 	}
+	end()
+	end = steps.Begin(ctx, "container: runc create")
 	created, err := r.tasks.Create(ctx, request)
+	end()
 	if err != nil {
 		return native(err)
 	}
 	c.mu.Lock()
 	c.pid, c.rec.StartedAt = created.Pid, time.Now()
 	c.mu.Unlock()
-	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: c.id}); err != nil {
+	end = steps.Begin(ctx, "container: runc start")
+	_, err = r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: c.id})
+	end()
+	if err != nil {
 		return native(err)
 	}
 	// Only now: a crash in the middle of the start may end the process before its program runs, and that is no start.
-	if err := r.saveStart(ctx, c); err != nil {
+	end = steps.Begin(ctx, "container: record of the start")
+	err = r.saveStart(ctx, c)
+	end()
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()

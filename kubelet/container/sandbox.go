@@ -28,6 +28,7 @@ import (
 	"github.com/mini-k8s/mini/cni"
 	"github.com/mini-k8s/mini/internal/leftovers"
 	"github.com/mini-k8s/mini/internal/netns"
+	"github.com/mini-k8s/mini/kubelet/steps"
 )
 
 // shmSize is that of a pod's /dev/shm, as everywhere.
@@ -63,7 +64,10 @@ func (r *Containerd) RunSandbox(ctx context.Context, cfg SandboxConfig) (_ Sandb
 	s.op.Lock()
 	defer s.op.Unlock()
 	// From here on a crash leaves a sandbox that is not ready, and recovery takes away whatever was made of it.
-	if err := r.storeSandbox(ctx, s); err != nil {
+	end := steps.Begin(ctx, "sandbox: record")
+	err = r.storeSandbox(ctx, s)
+	end()
+	if err != nil {
 		ctx, cancel := undo(ctx)
 		defer cancel()
 		if e := r.forgetSandbox(ctx, id); e != nil { // it may be there all the same
@@ -88,31 +92,38 @@ func (r *Containerd) RunSandbox(ctx context.Context, cfg SandboxConfig) (_ Sandb
 	netnsPath := ""
 	if !s.rec.HostNetwork {
 		netnsPath = r.netnsPath(id)
-		if err := netns.Create(netnsPath); err != nil {
+		end := steps.Begin(ctx, "sandbox: network namespace")
+		err := netns.Create(netnsPath)
+		end()
+		if err != nil {
 			return Sandbox{}, err
 		}
 	}
 	if !cfg.Pod.Spec.HostIPC {
-		if err := mountShm(r.shmPath(id)); err != nil {
+		end := steps.Begin(ctx, "sandbox: shared memory")
+		err := mountShm(r.shmPath(id))
+		end()
+		if err != nil {
 			return Sandbox{}, err
 		}
 	}
 	var result cni.Result
-	steps, stepCtx := errgroup.WithContext(ctx)
+	parts, partCtx := errgroup.WithContext(ctx)
 	if netnsPath != "" {
-		steps.Go(func() (err error) {
-			result, err = r.cfg.Network.Add(stepCtx, r.attachment(s))
+		parts.Go(func() (err error) {
+			defer steps.Begin(partCtx, "sandbox: network (CNI)")()
+			result, err = r.cfg.Network.Add(partCtx, r.attachment(s))
 			if err != nil {
 				return fmt.Errorf("connect network: %w", err)
 			}
 			return nil
 		})
 	}
-	steps.Go(func() error {
+	parts.Go(func() error {
 		spec := sandboxSpec(id, r.pauseRoot, netnsPath, cfg, r.clampOOM(oomPause))
-		return r.startPause(stepCtx, s, spec)
+		return r.startPause(partCtx, s, spec)
 	})
-	if err := steps.Wait(); err != nil {
+	if err := parts.Wait(); err != nil {
 		return Sandbox{}, err
 	}
 	s.mu.Lock()
@@ -121,7 +132,10 @@ func (r *Containerd) RunSandbox(ctx context.Context, cfg SandboxConfig) (_ Sandb
 		s.rec.IPs = append(s.rec.IPs, ip.String())
 	}
 	s.mu.Unlock()
-	if err := r.updateSandbox(ctx, s); err != nil {
+	end = steps.Begin(ctx, "sandbox: record of its end")
+	err = r.updateSandbox(ctx, s)
+	end()
+	if err != nil {
 		return Sandbox{}, err
 	}
 	v, _ := r.viewSandbox(s)
@@ -215,21 +229,28 @@ func (r *Containerd) startPause(ctx context.Context, s *sandbox, spec *specs.Spe
 	if err != nil {
 		return err
 	}
+	end := steps.Begin(ctx, "pause: record")
 	_, err = r.client.ContainerService().Create(ctx, containers.Container{
 		ID: s.id, Labels: podLabels(s.pod, kindSandbox), Spec: specAny, SandboxID: "",
 		Runtime: containers.RuntimeInfo{Name: r.shim, Options: r.runtimeOptions},
 	})
+	end()
 	if err != nil {
 		return native(err)
 	}
+	end = steps.Begin(ctx, "pause: shim, runc create")
 	created, err := r.tasks.Create(ctx, &tasks.CreateTaskRequest{ContainerID: s.id})
+	end()
 	if err != nil {
 		return fmt.Errorf("create pause: %w", native(err))
 	}
 	s.mu.Lock()
 	s.pid = created.Pid
 	s.mu.Unlock()
-	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: s.id}); err != nil {
+	end = steps.Begin(ctx, "pause: runc start")
+	_, err = r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: s.id})
+	end()
+	if err != nil {
 		return fmt.Errorf("start pause: %w", native(err))
 	}
 	s.mu.Lock()
@@ -256,30 +277,30 @@ func (r *Containerd) StopSandbox(ctx context.Context, id string) error {
 }
 
 func (r *Containerd) stopSandbox(ctx context.Context, s *sandbox) error {
-	steps := new(errgroup.Group)
+	parts := new(errgroup.Group)
 	for _, c := range r.containersOf(s.id) {
-		steps.Go(func() error {
+		parts.Go(func() error {
 			c.op.Lock()
 			defer c.op.Unlock()
 			return r.stopContainer(ctx, c, 0)
 		})
 	}
-	if err := steps.Wait(); err != nil {
+	if err := parts.Wait(); err != nil {
 		return err
 	}
 	// Network and image volumes go while runc and the shim clear up: nothing runs in the pod any more.
-	steps = new(errgroup.Group)
-	steps.Go(func() error { return r.stopPause(ctx, s) })
-	steps.Go(func() error { return r.removeVolumes(ctx, s) })
+	parts = new(errgroup.Group)
+	parts.Go(func() error { return r.stopPause(ctx, s) })
+	parts.Go(func() error { return r.removeVolumes(ctx, s) })
 	if !s.rec.HostNetwork {
-		steps.Go(func() error {
+		parts.Go(func() error {
 			if err := r.cfg.Network.Del(ctx, r.attachment(s)); err != nil {
 				return fmt.Errorf("disconnect network: %w", err)
 			}
 			return netns.Delete(r.netnsPath(s.id))
 		})
 	}
-	if err := errors.Join(steps.Wait(), unmountShm(r.shmPath(s.id))); err != nil {
+	if err := errors.Join(parts.Wait(), unmountShm(r.shmPath(s.id))); err != nil {
 		return fmt.Errorf("stop sandbox %s: %w", s.id, err)
 	}
 	return nil
