@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -41,18 +42,21 @@ type bench struct {
 	cluster *cluster.Cluster
 	client  *kubernetes.Clientset // protobuf, no rate limit
 	config  *rest.Config
+	raw     *rest.RESTClient // for what is no resource, on a connection of its own
 	out     *tabwriter.Writer
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
 	binary := flag.String("mini", "bin/mini", "the mini to measure")
 	image := flag.String("image", "bin/images/hello.tar", "archive of the example's image")
-	only := flag.String("only", "", "comma-separated parts: start, idle, api, scale, pods (all but scale)")
+	only := flag.String("only", "", "comma-separated parts: start, idle, api, pods (these if empty), trace, idlepods, profile, scale")
+	profiles := flag.String("profiles", "bin/profiles", "where the part profile puts its files")
 	starts := flag.Int("starts", 5, "how often to measure the start")
 	idle := flag.Duration("idle", 30*time.Second, "how long to watch the idle node")
 	flag.Parse()
-	wants := func(part string) bool {
-		return *only == "" && part != "scale" || slices.Contains(strings.Split(*only, ","), part)
+	asked := strings.Split(*only, ",")
+	if *only == "" {
+		asked = []string{"start", "idle", "api", "pods"}
 	}
 	path, err := filepath.Abs(*binary)
 	if err != nil {
@@ -70,15 +74,58 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	defer os.RemoveAll(dir)
 	os.Setenv("KUBECONFIG", filepath.Join(dir, "user-kubeconfig"))
 	options := cluster.Options{Name: "bench", Dir: dir, Binary: path, Images: []string{*image}}
-	if wants("start") {
-		if err := measureStarts(ctx, out, options, *starts); err != nil {
-			return err
+	for _, p := range []struct {
+		names []string // the parts that share a cluster
+		run   func() error
+	}{
+		{[]string{"start"}, func() error { return measureStarts(ctx, out, options, *starts) }},
+		{[]string{"idle", "api", "pods"}, func() error {
+			return withCluster(ctx, out, options, func(b *bench) error {
+				for _, part := range []struct {
+					name string
+					run  func() error
+				}{{"idle", func() error { return b.idle(*idle) }}, {"api", b.api}, {"pods", b.pods}} {
+					if !slices.Contains(asked, part.name) {
+						continue
+					}
+					if err := errors.Join(part.run(), out.Flush()); err != nil {
+						return fmt.Errorf("%s: %w", part.name, err)
+					}
+				}
+				return nil
+			})
+		}},
+		{[]string{"trace"}, func() error {
+			options := options
+			options.NodeArgs = []string{"--log-level", "debug", "--log-format", "json"}
+			return withCluster(ctx, out, options, (*bench).trace)
+		}},
+		{[]string{"idlepods"}, func() error { return withCluster(ctx, out, options, (*bench).idlePods) }},
+		{[]string{"profile"}, func() error {
+			return withCluster(ctx, out, options, func(b *bench) error { return b.profile(*profiles) })
+		}},
+		{[]string{"scale"}, func() error {
+			for _, size := range []int{2000, 50000} { // a server each: what one leaves behind is not the other's
+				if err := withCluster(ctx, out, options, func(b *bench) error { return b.atSize(size) }); err != nil {
+					return err
+				}
+			}
+			return withCluster(ctx, out, options, (*bench).watchers)
+		}},
+	} {
+		if !slices.ContainsFunc(p.names, func(name string) bool { return slices.Contains(asked, name) }) {
+			continue
+		}
+		if err := errors.Join(p.run(), out.Flush()); err != nil {
+			return fmt.Errorf("%s: %w", strings.Join(p.names, ", "), err)
 		}
 	}
-	if *only == "start" {
-		return nil
-	}
-	c, err := cluster.Create(ctx, options)
+	return nil
+}
+
+// withCluster runs do on a cluster of its own.
+func withCluster(ctx context.Context, out *tabwriter.Writer, o cluster.Options, do func(*bench) error) (err error) {
+	c, err := cluster.Create(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -91,26 +138,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, part := range []struct {
-		name string
-		run  func() error
-	}{
-		{"idle", func() error { return b.idle(*idle) }},
-		{"api", b.api},
-		{"pods", b.pods},
-		{"scale", b.scale},
-	} {
-		if !wants(part.name) {
-			continue
-		}
-		if err := part.run(); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
-		}
-		if err := out.Flush(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return do(b)
 }
 
 func newBench(ctx context.Context, c *cluster.Cluster, out *tabwriter.Writer) (*bench, error) {
@@ -127,7 +155,14 @@ func newBench(ctx context.Context, c *cluster.Cluster, out *tabwriter.Writer) (*
 	if err != nil {
 		return nil, err
 	}
-	return &bench{ctx: ctx, cluster: c, client: client, config: config, out: out}, nil
+	raw, err := rest.UnversionedRESTClientFor(&rest.Config{
+		Host: config.Host, TLSClientConfig: config.TLSClientConfig, QPS: -1,
+		ContentConfig: rest.ContentConfig{NegotiatedSerializer: scheme.Codecs.WithoutConversion()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &bench{ctx: ctx, cluster: c, client: client, config: config, raw: raw, out: out}, nil
 }
 
 // measureStarts makes clusters and takes the time from the start of the server's process, with an empty data dir, to Ready.

@@ -44,8 +44,7 @@ func (b *bench) pods() error {
 		return err
 	}
 	fmt.Fprintf(b.out, "%d pods at once, create to all Ready\t%.2f s\n", manyPods, many.Seconds())
-	rss, _ := memory(b.cluster.Nodes[0].PID)
-	fmt.Fprintf(b.out, "memory with %d pods\t%.0f MB RSS\n", manyPods, float64(rss)/1e6)
+	fmt.Fprintf(b.out, "memory with %d pods\t%.0f MB RSS\n", manyPods, float64(memory(b.cluster.Nodes[0].PID).rss)/1e6)
 	gone, err := b.remove(ctx, events)
 	if err != nil {
 		return err

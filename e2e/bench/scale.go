@@ -11,26 +11,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// scale measures how the cost of a request grows with clients, objects and watchers. Each size has a namespace of its own,
-// so that its lists have just its objects; all of them stay in the server to the end.
-func (b *bench) scale() error {
-	for _, size := range []int{2000, 50000} {
-		if err := b.atSize(size); err != nil {
-			return err
-		}
-	}
+// watchers measures how the cost of an event grows with the number of those who watch for it.
+func (b *bench) watchers() error {
+	fmt.Fprintf(b.out, "\t\t\t\n")
 	for _, watchers := range []int{1, 10, 100, 1000} {
 		namespace := fmt.Sprintf("fan-out-%d", watchers)
-		if err := errors.Join(b.namespace(namespace), b.fanOut(namespace, watchers, 20)); err != nil {
+		if err := errors.Join(b.namespace(namespace), b.quiet(), b.fanOut(namespace, watchers, 20)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// atSize fills a namespace with ConfigMaps of 1 KB and measures each verb there by 1, 16 and 64 clients.
+// atSize fills a namespace with ConfigMaps of 1 KB and measures each verb there by 1, 16 and 64 clients. Before each row the
+// server comes to rest: what the row before left to do is not counted to it.
 func (b *bench) atSize(size int) error {
 	namespace := fmt.Sprintf("scale-%d", size)
 	if err := b.namespace(namespace); err != nil {
@@ -43,38 +40,51 @@ func (b *bench) atSize(size int) error {
 		_, err := maps.Create(ctx, configMap(int(created.Add(1))-1, payload), metav1.CreateOptions{})
 		return err
 	}
-	pid := b.cluster.Nodes[0].PID
-	before, _ := memory(pid)
+	before, err := b.memoryAtRest()
+	if err != nil {
+		return err
+	}
 	if err := b.row(fmt.Sprintf("fill to %d objects", size), 16, size, create); err != nil {
 		return err
 	}
-	after, _ := memory(pid)
-	fmt.Fprintf(b.out, "memory for each of %d objects of 1 KB\t%.1f KB RSS, embedded etcd's share included\n", size, float64(after-before)/float64(size)/1e3)
+	after, err := b.memoryAtRest()
+	if err != nil {
+		return err
+	}
+	each := func(after, before int64) float64 { return float64(after-before) / float64(size) / 1e3 }
+	fmt.Fprintf(b.out, "memory for each of %d objects of 1 KB\t%.1f KB of Go's heap\t%.1f KB RSS without files\t%.1f KB of mapped files: etcd's\n", size,
+		each(after.heap, before.heap), each(after.anonymous, before.anonymous), each(after.rss-after.anonymous, before.rss-before.anonymous))
+	row := func(what string, clients, n int, do func(ctx context.Context, i int) error) error {
+		if err := b.quiet(); err != nil {
+			return err
+		}
+		return b.row(what, clients, n, do)
+	}
 	for _, clients := range []int{1, 16, 64} {
 		// The lists are few and large: a list of everything costs what its objects cost.
 		lists := max(2*clients, 200000/size)
 		of := fmt.Sprintf(" of %d", size)
 		err := errors.Join(
-			b.row("create beside"+of, clients, 500, create),
-			b.row("get"+of, clients, 3000, func(ctx context.Context, i int) error {
+			row("create beside"+of, clients, 500, create),
+			row("get"+of, clients, 3000, func(ctx context.Context, i int) error {
 				_, err := maps.Get(ctx, objectName(i%size), metav1.GetOptions{})
 				return err
 			}),
-			b.row("update"+of, clients, 500, func(ctx context.Context, i int) error {
+			row("update"+of, clients, 500, func(ctx context.Context, i int) error {
 				_, err := maps.Update(ctx, configMap(i, payload+fmt.Sprint(clients)), metav1.UpdateOptions{})
 				return err
 			}),
-			b.row("patch"+of, clients, 500, func(ctx context.Context, i int) error {
+			row("patch"+of, clients, 500, func(ctx context.Context, i int) error {
 				patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"clients":"%d"}}}`, clients)
 				_, err := maps.Patch(ctx, objectName(i), types.MergePatchType, patch, metav1.PatchOptions{})
 				return err
 			}),
-			b.row("list a page of 500"+of, clients, 100, func(ctx context.Context, _ int) error {
+			row("list a page of 500"+of, clients, 100, func(ctx context.Context, _ int) error {
 				_, err := maps.List(ctx, metav1.ListOptions{Limit: 500})
 				return err
 			}),
-			b.row("list all"+of, clients, lists, b.listRaw(namespace)),
-			b.row("watch, with the first state"+of, clients, lists, b.watchInitial(namespace, size)),
+			row("list all"+of, clients, lists, b.listRaw(namespace, metav1.ListOptions{})),
+			row("watch, with the first state"+of, clients, lists, b.watchInitial(namespace, size)),
 		)
 		if err != nil {
 			return err
@@ -95,9 +105,9 @@ func (b *bench) namespace(name string) error {
 }
 
 // listRaw lists without decoding: the machine's cores should go to the server, not to 64 clients' garbage.
-func (b *bench) listRaw(namespace string) func(context.Context, int) error {
+func (b *bench) listRaw(namespace string, o metav1.ListOptions) func(context.Context, int) error {
 	return func(ctx context.Context, _ int) error {
-		body, err := b.client.CoreV1().RESTClient().Get().Namespace(namespace).Resource("configmaps").Stream(ctx)
+		body, err := b.client.CoreV1().RESTClient().Get().Namespace(namespace).Resource("configmaps").VersionedParams(&o, scheme.ParameterCodec).Stream(ctx)
 		if err != nil {
 			return err
 		}
