@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
-	"github.com/mini-k8s/mini/apiserver/fairness"
 	"github.com/mini-k8s/mini/apiserver/request"
 	"github.com/mini-k8s/mini/apiserver/rest"
 )
@@ -29,10 +27,10 @@ const requestTimeout = 60 * time.Second
 
 // chain puts the handlers around next that every request passes, outermost first.
 func (s *Server) chain(next http.Handler) http.Handler {
-	// An audit log belongs inside of the limits: there the request's state is complete, and when next has returned the
-	// state's Audit holds what admission has said about it.
-	next = s.withLimits(next)
+	// An audit log belongs here: the request's state is complete, and when next has returned the state's Audit holds what
+	// admission has said about it.
 	next = s.withAuthorization(next)
+	next = s.withFairness(next)
 	next = s.withImpersonation(next)
 	next = s.withAuthentication(next)
 	next = s.withMetrics(next)
@@ -208,53 +206,6 @@ func forbidden(a *authorizer.AttributesRecord, reason string) error {
 		text += ": " + reason
 	}
 	return apierrors.NewForbidden(schema.GroupResource{Group: a.APIGroup, Resource: a.Resource}, a.Name, errors.New(text))
-}
-
-// lineLength is how many requests of one user may wait for a place, and lineWait how long: upstream's for its levels.
-const (
-	lineLength = 50
-	lineWait   = requestTimeout / 4
-)
-
-// withLimits bounds the requests under way, reads and writes apart, and shares the places among users; who finds none in
-// time is told to come again. The server's own components and members of system:masters are not held up: what they do makes
-// room, or is how somebody comes to help.
-func (s *Server) withLimits(next http.Handler) http.Handler {
-	all, mutating := s.config.MaxInFlight, s.config.MaxMutatingInFlight
-	if all == 0 {
-		all = 400
-	}
-	if mutating == 0 {
-		mutating = 200
-	}
-	reads := fairness.New(fairness.Config{Places: all, Line: lineLength, Wait: lineWait})
-	writes := fairness.New(fairness.Config{Places: mutating, Line: lineLength, Wait: lineWait})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		state := request.From(r.Context())
-		if exempt(r.Context(), state) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		places := writes
-		switch state.Info.Verb {
-		case "get", "list":
-			places = reads
-		}
-		leave, ok := places.Enter(r.Context(), state.User.GetName())
-		if !ok {
-			s.metrics.rejected.Inc()
-			rest.WriteError(w, r, apierrors.NewTooManyRequests("Too many requests, please try again later.", 1))
-			return
-		}
-		defer leave()
-		next.ServeHTTP(w, r)
-	})
-}
-
-// exempt requests take no place. Health, discovery and the like are cheap, and are how one finds out what is wrong.
-func exempt(ctx context.Context, state *request.State) bool {
-	return longRunning(&state.Info) || !state.Info.IsResource || ctx.Value(loopbackUserKey{}) != nil ||
-		slices.Contains(state.User.GetGroups(), user.SystemPrivilegedGroup)
 }
 
 // withImpersonation lets a user act as another one, if he may "impersonate" each thing he claims to be.

@@ -21,7 +21,6 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inflight *prometheus.GaugeVec
-	rejected prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -37,11 +36,8 @@ func newMetrics() *metrics {
 		inflight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "apiserver_current_inflight_requests", Help: "Requests being answered now.",
 		}, []string{"request_kind"}),
-		rejected: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "apiserver_requests_rejected_total", Help: "Requests answered 429 because too many were under way.",
-		}),
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.inflight, m.rejected,
+	m.registry.MustRegister(m.requests, m.duration, m.inflight,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

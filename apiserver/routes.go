@@ -42,6 +42,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("/debug/api_priority_and_fairness/dump_priority_levels", s.dump(s.fairness.DumpLevels))
+	mux.HandleFunc("/debug/api_priority_and_fairness/dump_queues", s.dump(s.fairness.DumpQueues))
 	for path, handler := range s.plugins.Handlers {
 		mux.Handle(path, handler)
 	}

@@ -42,6 +42,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.bootstrap(ctx, client) })
 	group.Go(func() error { return s.keepKubernetesService(ctx, client) })
 	group.Go(func() error { return s.keepFlowControl(ctx, client) })
+	group.Go(func() error { return s.followFlowControl(ctx, client) })
 	group.Go(func() error { return s.makeAPIServices(ctx) })
 	group.Go(func() error { return s.keepCustomAPIServices(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {

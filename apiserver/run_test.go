@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -152,66 +150,4 @@ func TestHTTP2(t *testing.T) {
 	if body := readAll(t, resp.Body); resp.ProtoMajor != 2 || !strings.Contains(body, "gitVersion") {
 		t.Errorf("%s %s", resp.Proto, body)
 	}
-}
-
-// TestLimits checks that a user beyond the limit waits, and is told to come again when too many of his wait already; that
-// does not hold up others, nor masters at all.
-func TestLimits(t *testing.T) {
-	c := start(t, func(config *apiserver.Config) { config.MaxMutatingInFlight = 1 })
-	body := &gate{entered: make(chan struct{}), release: make(chan struct{})}
-	done := make(chan int, 1)
-	go func() {
-		r := httptest.NewRequest("POST", maps, body)
-		r.Header.Set("Authorization", "Bearer user-a")
-		w := httptest.NewRecorder()
-		c.Handler().ServeHTTP(w, r)
-		done <- w.Code
-	}()
-	<-body.entered
-	const floods, line = 60, 50
-	answers := make(chan answer, floods)
-	for i := range floods {
-		go func() {
-			answers <- c.do(t, "POST", maps, fmt.Sprintf(`{"metadata":{"name":"a-%d"}}`, i), "Authorization", "Bearer user-a")
-		}()
-	}
-	for range floods - line {
-		if a := <-answers; a.code != http.StatusTooManyRequests || a.header.Get("Retry-After") != "1" {
-			t.Error(a)
-		}
-	}
-	if a := c.do(t, "GET", maps, "", "Authorization", "Bearer user-a"); a.code != http.StatusOK {
-		t.Errorf("reads have places of their own: %v", a)
-	}
-	if a := c.do(t, "POST", maps, `{"metadata":{"name":"master"}}`); a.code != http.StatusCreated {
-		t.Errorf("masters do not wait: %v", a)
-	}
-	other := make(chan answer, 1)
-	go func() {
-		other <- c.do(t, "POST", maps, `{"metadata":{"name":"b"}}`, "Authorization", "Bearer user-b")
-	}()
-	close(body.release)
-	if code := <-done; code != http.StatusUnprocessableEntity && code != http.StatusBadRequest {
-		t.Errorf("the held request got %d", code)
-	}
-	if a := <-other; a.code != http.StatusCreated {
-		t.Error(a)
-	}
-	for range line {
-		if a := <-answers; a.code != http.StatusCreated {
-			t.Error(a)
-		}
-	}
-}
-
-// gate is a body that tells when it is read and holds the reader.
-type gate struct {
-	entered, release chan struct{}
-	once             sync.Once
-}
-
-func (g *gate) Read([]byte) (int, error) {
-	g.once.Do(func() { close(g.entered) })
-	<-g.release
-	return 0, io.EOF
 }

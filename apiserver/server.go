@@ -23,6 +23,7 @@ import (
 
 	"github.com/mini-k8s/mini/apiserver/customresource"
 	"github.com/mini-k8s/mini/apiserver/discovery"
+	"github.com/mini-k8s/mini/apiserver/fairness"
 	"github.com/mini-k8s/mini/apiserver/fieldschema"
 	"github.com/mini-k8s/mini/apiserver/openapi"
 	"github.com/mini-k8s/mini/apiserver/registry"
@@ -70,7 +71,7 @@ type Config struct {
 	Checks []Check // more lines of /livez and /readyz
 	// Public are paths served before authentication, by exact path (the cluster's CA for joining nodes).
 	Public map[string]http.Handler
-	// MaxInFlight and MaxMutatingInFlight bound requests under way, long-running ones aside; 0 is upstream's 400 and 200.
+	// MaxInFlight and MaxMutatingInFlight together are the seats that priority levels share; 0 is upstream's 400 and 200.
 	MaxInFlight, MaxMutatingInFlight int
 }
 
@@ -110,6 +111,7 @@ type Server struct {
 	handler        http.Handler
 	health         *health
 	metrics        *metrics
+	fairness       *fairness.Dispatcher
 
 	ready        chan struct{}
 	bootstrapped chan struct{}
@@ -135,6 +137,8 @@ func New(config Config) (*Server, error) {
 		ready: make(chan struct{}), bootstrapped: make(chan struct{}), metrics: newMetrics(),
 		customVersions: customVersions{changed: make(chan struct{}, 1)},
 	}
+	s.fairness = s.newFairness()
+	s.metrics.registry.MustRegister(s.fairness.Collector())
 	s.ending, s.endLong = context.WithCancel(context.Background())
 	var err error
 	if s.plugins, err = config.Plugins(s.LoopbackConfig()); err != nil {

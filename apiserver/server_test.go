@@ -30,7 +30,7 @@ import (
 	"github.com/mini-k8s/mini/store"
 )
 
-// tokens authenticates "Bearer NAME" as NAME; "Bearer admin" is a master.
+// tokens authenticates "Bearer NAME" as NAME; "Bearer admin" is a master, "Bearer user-node" a node.
 type tokens struct{}
 
 func (tokens) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
@@ -41,6 +41,9 @@ func (tokens) AuthenticateRequest(r *http.Request) (*authenticator.Response, boo
 	u := &user.DefaultInfo{Name: name, Groups: []string{user.AllAuthenticated}}
 	if name == "admin" {
 		u.Groups = append(u.Groups, user.SystemPrivilegedGroup)
+	}
+	if name == "user-node" {
+		u.Groups = append(u.Groups, user.NodesGroup)
 	}
 	return &authenticator.Response{User: u}, true, nil
 }

@@ -44,6 +44,8 @@ type collection struct {
 	loading sync.Mutex   // held by the one that loads
 	filling sync.Mutex   // held by the one that extends the history backwards
 
+	objects, bytes atomic.Int64 // of items: see Size
+
 	watches watches
 }
 
@@ -106,6 +108,13 @@ func (c *collection) load(ctx context.Context) error {
 		return fmt.Errorf("loading %s: %w: its history was compacted meanwhile", c.cfg.Prefix, ErrUnavailable)
 	}
 	c.items, c.broken, c.snapshot = items, broken, nil
+	bytes := int64(0)
+	items.Ascend(func(e entry) bool {
+		bytes += int64(e.item.size)
+		return true
+	})
+	c.objects.Store(int64(items.Len()))
+	c.bytes.Store(bytes)
 	c.history = history{first: c.history.end(), floor: revision}
 	c.changed = revision
 	c.state.Store(ready)
@@ -154,6 +163,8 @@ func (c *collection) read(ctx context.Context) (*tree, map[string]error, int64, 
 // unloadLocked forgets everything; the next use loads again.
 func (c *collection) unloadLocked() {
 	c.items, c.snapshot, c.broken, c.buffer = nil, nil, nil, nil
+	c.objects.Store(0)
+	c.bytes.Store(0)
 	c.history = history{first: c.history.end()}
 	c.generation++
 	c.state.Store(unloaded)
@@ -181,11 +192,16 @@ func (c *collection) applyLocked(key string, item, tomb *Item, revision int64) {
 			tomb = old.item.at(revision)
 		}
 	}
+	c.objects.Store(int64(c.items.Len()))
+	c.bytes.Add(item.bytes() - old.item.bytes())
 	c.snapshot = nil
 	c.changed = revision
 	c.history.add(&record{key: key, before: old.item, after: item, gone: tomb, revision: revision})
 	c.watches.kick()
 }
+
+// Size is how many objects the cache holds and the bytes that they take in etcd; 0 before it is filled. It takes no lock.
+func (c *collection) Size() (objects, bytes int64) { return c.objects.Load(), c.bytes.Load() }
 
 // breakLocked takes note of a key whose new bytes cannot be decoded. To watchers it is gone: what is there now is not
 // what they were told.
@@ -341,6 +357,14 @@ func (c *collection) item(key string, data []byte, revision int64) (*Item, error
 func newItem(key string, obj Object, revision int64, size int) *Item {
 	obj.SetResourceVersion(strconv.FormatInt(revision, 10))
 	return &Item{Key: strings.Clone(key), Object: obj, Revision: revision, size: int32(size)}
+}
+
+// bytes are those of the stored object, 0 of none.
+func (i *Item) bytes() int64 {
+	if i == nil {
+		return 0
+	}
+	return int64(i.size)
 }
 
 // revision of an item, 0 of none.

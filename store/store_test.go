@@ -390,3 +390,42 @@ func TestRunEndsEverything(t *testing.T) {
 		}
 	}
 }
+
+// TestSize: a collection knows how much it holds, whether it saw it come or read it from etcd.
+func TestSize(t *testing.T) {
+	local, other := openShared(t, Config{})
+	c := configMaps(local)
+	size := func(c *collection) [2]int64 {
+		t.Helper()
+		list, err := c.List(t.Context(), ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := [2]int64{int64(len(list.Items))}
+		for _, item := range list.Items {
+			want[1] += int64(item.size)
+		}
+		objects, bytes := c.Size()
+		if got := [2]int64{objects, bytes}; got != want {
+			t.Errorf("%d objects of %d bytes, counted as %d", want[0], want[1], got)
+		}
+		return want
+	}
+	size(c)
+	for i := range 4 {
+		set(t, c, fmt.Sprintf("ns/%d", i), "v", strings.Repeat("x", 100*i))
+	}
+	size(c)
+	set(t, c, "ns/3", "v", "short")
+	remove(t, c, "ns/1")
+	if all := size(c); all[0] != 3 || size(configMaps(other)) != all {
+		t.Errorf("%v", all)
+	}
+	c.s.mu.Lock()
+	c.unloadLocked()
+	c.s.mu.Unlock()
+	if objects, bytes := c.Size(); objects != 0 || bytes != 0 {
+		t.Errorf("%d objects of %d bytes after an unload", objects, bytes)
+	}
+	size(c)
+}

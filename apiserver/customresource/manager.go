@@ -124,6 +124,17 @@ func (m *Manager) Handler(ctx context.Context, gvr schema.GroupVersionResource) 
 	return nil, nil
 }
 
+// Size is how many custom resources of a kind the server holds and the bytes that they take in etcd, of any version; 0 where
+// that is not known. It never waits.
+func (m *Manager) Size(gvr schema.GroupVersionResource) (objects, bytes int64) {
+	if v, ok := m.current.Load().versions[gvr]; ok {
+		if c, ok := v.def.collection.(interface{ Size() (objects, bytes int64) }); ok {
+			return c.Size()
+		}
+	}
+	return 0, 0
+}
+
 // reached waits until definitions of the revision are served.
 func (m *Manager) reached(ctx context.Context, revision int64) error {
 	for {

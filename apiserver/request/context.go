@@ -15,6 +15,10 @@ type State struct {
 	Actor   user.Info // who authenticated, where that is not User; else nil
 	AuditID string
 
+	// Started is called, any number of times, by who serves a watch once its client has all that was there before: from
+	// then on the watch costs next to nothing. nil where nobody wants to know.
+	Started func()
+
 	Audit *Audit // what an audit event says beside all that; nil outside of the server's own requests
 }
 

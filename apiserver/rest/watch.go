@@ -59,10 +59,13 @@ func (e *Endpoint) watch(w http.ResponseWriter, r *http.Request, info request.In
 	w.Header()["Content-Type"] = []string{format.StreamType()}
 	w.WriteHeader(http.StatusOK)
 
+	// Of a watch that starts with what exists the store says where that ends, be the client told or not.
+	wanted := opts.SendInitialEvents != nil && *opts.SendInitialEvents
+	initial := wanted || opts.SendInitialEvents == nil && (opts.ResourceVersion == "" || opts.ResourceVersion == "0")
 	watching, err := e.Collection.Watch(r.Context(), store.WatchOptions{
 		Namespace: e.scope(info), Name: sel.name, Match: sel.match,
 		ResourceVersion: opts.ResourceVersion,
-		InitialEvents:   opts.SendInitialEvents != nil && *opts.SendInitialEvents,
+		InitialEvents:   initial,
 		Bookmarks:       opts.AllowWatchBookmarks,
 	})
 	if err != nil {
@@ -73,7 +76,14 @@ func (e *Endpoint) watch(w http.ResponseWriter, r *http.Request, info request.In
 		return nil
 	}
 	stream.bookmarks = opts.AllowWatchBookmarks || opts.SendInitialEvents != nil
-	stream.version = opts.ResourceVersion
+	stream.version, stream.marksEnd = opts.ResourceVersion, wanted
+	stream.started = func() {}
+	if state := request.From(r.Context()); state != nil && state.Started != nil {
+		stream.started = state.Started
+	}
+	if !initial {
+		stream.started()
+	}
 	if err := flusher.Flush(); err != nil {
 		return &connectionDone{err}
 	}
@@ -103,7 +113,9 @@ type watchStream struct {
 	frames    *codec.Frames  // nil for tables
 	table     *table.Printer // nil otherwise
 	bookmarks bool
+	marksEnd  bool // the client is told where the initial events end
 	version   string
+	started   func() // called after the initial events
 }
 
 // run copies events until the client leaves, the time is over or the store ends the watch. Events that are ready together
@@ -163,7 +175,10 @@ func (s *watchStream) event(b []byte, ev store.Event) ([]byte, error) {
 	case store.Failed:
 		return s.failure(b, ev.Err, s.version)
 	case store.Bookmark:
-		if !s.bookmarks {
+		if ev.InitialEventsEnd {
+			s.started()
+		}
+		if !s.bookmarks || ev.InitialEventsEnd && !s.marksEnd {
 			return b, nil
 		}
 		if s.table != nil {
