@@ -117,32 +117,49 @@ func significant(pod, old *corev1.Pod) bool {
 
 func (p *podSecurity) pod(ctx context.Context, a admission.Attributes, meta *metav1.ObjectMeta, spec *corev1.PodSpec, enforce bool) error {
 	namespace, err := p.namespaces(ctx, a.GetNamespace())
-	if err != nil {
+	switch {
+	case err != nil && enforce:
 		return apierrors.NewInternalError(fmt.Errorf("failed to lookup namespace %q", a.GetNamespace()))
+	case err != nil:
+		annotate(a, errorKey, fmt.Sprintf("failed to lookup namespace %q: %v", a.GetNamespace(), err))
+		return nil
 	}
 	// Labels that cannot be read count as the strictest: the namespace was written before they were checked.
 	levels, errs := psapi.PolicyToEvaluate(namespace.Labels, p.defaults)
 	if len(errs) == 0 && levels.FullyPrivileged() {
+		if enforce {
+			annotate(a, psapi.EnforcedPolicyAnnotationKey, p.defaults.Enforce.String())
+		}
 		return nil
+	}
+	if len(errs) > 0 {
+		annotate(a, errorKey, fmt.Sprintf("Failed to parse policy: %v", errs.ToAggregate()))
 	}
 	violated := func(level psapi.LevelVersion) (string, bool) {
 		result := policy.AggregateCheckResults(p.evaluator.EvaluatePod(level, meta, spec))
 		return fmt.Sprintf("violate PodSecurity %q: %s", level.String(), result.ForbiddenDetail()), !result.Allowed
 	}
+	var denied error
 	if enforce {
-		if text, bad := violated(levels.Enforce); bad {
-			return admission.NewForbidden(a, fmt.Errorf("violates%s", strings.TrimPrefix(text, "violate")))
-		}
 		annotate(a, psapi.EnforcedPolicyAnnotationKey, levels.Enforce.String())
+		if text, bad := violated(levels.Enforce); bad {
+			denied = admission.NewForbidden(a, fmt.Errorf("violates%s", strings.TrimPrefix(text, "violate")))
+		}
 	}
-	if text, bad := violated(levels.Audit); bad {
+	if text, bad := violated(levels.Audit); bad { // what is refused is told as well
 		annotate(a, psapi.AuditViolationsAnnotationKey, "would "+text)
+	}
+	if denied != nil {
+		return denied
 	}
 	if text, bad := violated(levels.Warn); bad {
 		warning.AddWarning(ctx, "", "would "+text)
 	}
 	return nil
 }
+
+// errorKey says in the audit event why a namespace's labels did not decide.
+const errorKey = "error"
 
 // annotate writes into the request's audit event.
 func annotate(a admission.Attributes, key, value string) {

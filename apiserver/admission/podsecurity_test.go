@@ -103,3 +103,70 @@ func TestPodSecurity(t *testing.T) {
 		})
 	}
 }
+
+// annotations are attributes that remember what the audit event is told.
+type annotations struct {
+	admission.Attributes
+	said map[string]string
+}
+
+func (a annotations) AddAnnotation(key, value string) error {
+	a.said[key] = value
+	return nil
+}
+
+// TestPodSecurityAudit checks what the audit event is told, of pods that are refused too.
+func TestPodSecurityAudit(t *testing.T) {
+	const prefix = "pod-security.kubernetes.io/"
+	host := func(namespace string) *corev1.Pod {
+		return newPod(func(p *corev1.Pod) { p.Namespace = namespace; p.Spec.HostNetwork = true })
+	}
+	pod := func(namespace string) write {
+		return write{resource: pods, namespace: namespace, name: "p", op: admission.Create, obj: host(namespace)}
+	}
+	deployment := func(namespace string) write {
+		return write{resource: schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, namespace: namespace, name: "d", op: admission.Create,
+			obj: &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{Spec: host(namespace).Spec}}}}
+	}
+	const violations = `would violate PodSecurity "baseline:latest": host namespaces (hostNetwork=true)`
+	for _, c := range []struct {
+		name   string
+		w      write
+		denied bool
+		want   map[string]string // how the texts begin
+	}{
+		{"open", pod("open"), false, map[string]string{"enforce-policy": "privileged:latest"}},
+		{"audited", pod("audited"), false, map[string]string{"enforce-policy": "privileged:latest", "audit-violations": violations}},
+		{"refused", pod("refused"), true, map[string]string{"enforce-policy": "baseline:latest", "audit-violations": violations}},
+		{"wrong_label", pod("wrong"), true, map[string]string{"enforce-policy": "restricted:latest", "error": "Failed to parse policy: metadata.labels[pod-security.kubernetes.io/enforce]"}},
+		{"open_deployment", deployment("open"), false, map[string]string{}},
+		{"audited_deployment", deployment("audited"), false, map[string]string{"audit-violations": violations}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			objects := append(base(), labelled("open", nil), labelled("audited", map[string]string{prefix + "audit": "baseline"}),
+				labelled("refused", map[string]string{prefix + "enforce": "baseline", prefix + "audit": "baseline"}),
+				labelled("wrong", map[string]string{prefix + "enforce": "strict"}))
+			for _, ns := range []string{"open", "audited", "refused", "wrong"} {
+				objects = append(objects, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "default"}})
+			}
+			chain, _ := chainFor(t, objects...)
+			a := annotations{c.w.attributes(), map[string]string{}}
+			err := chain.Admit(t.Context(), a, nil)
+			if err == nil {
+				err = chain.Validate(t.Context(), a, nil)
+			}
+			if (err != nil) != c.denied {
+				t.Errorf("got %v", err)
+			}
+			want := map[string]string{}
+			for key, text := range c.want {
+				want[prefix+key] = text
+			}
+			if diff := cmp.Diff(want, a.said, cmp.Comparer(func(x, y string) bool {
+				return x == y || x != "" && y != "" && (strings.HasPrefix(x, y) || strings.HasPrefix(y, x))
+			})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

@@ -123,6 +123,7 @@ func (v *servedVersion) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if v.spec.Deprecated {
 		rest.Warn(w, v.deprecation())
+		rest.AnnotateDeprecated(r)
 	}
 	if request.InfoFrom(r.Context()).Verb == "watch" {
 		ctx, cancel := context.WithCancel(r.Context())

@@ -38,6 +38,27 @@ func (q *write) audited(a admission.Attributes) admission.Attributes {
 	return a
 }
 
+// deprecatedKey marks, in upstream's words, requests for a version or kind that goes away.
+const deprecatedKey = "k8s.io/deprecated"
+
+// AnnotateDeprecated tells the audit event of a request that it asks for what is deprecated.
+func AnnotateDeprecated(r *http.Request) {
+	if state := request.From(r.Context()); state != nil {
+		state.Audit.Annotate(deprecatedKey, "true")
+	}
+}
+
+// deprecated says whether a built-in kind is to go away one day. None is known to go in a certain release, for which
+// upstream has a second annotation.
+func deprecated(obj any) bool {
+	kind, ok := obj.(interface{ APILifecycleDeprecated() (major, minor int) })
+	if !ok {
+		return false
+	}
+	major, _ := kind.APILifecycleDeprecated()
+	return major > 0
+}
+
 // objectInterfaces is what admission plugins may do with objects. There is one version of each kind here, so what the
 // scheme cannot convert is of the same type on both sides.
 type objectInterfaces struct {

@@ -51,6 +51,8 @@ type Endpoint struct {
 	subs    map[string]*subresource
 	selects map[string]bool // what a fieldSelector may name
 	plugins admission.ObjectInterfaces
+
+	deprecated bool
 }
 
 // view is the parent's kind as seen and written through the main resource or one of its subresources.
@@ -102,6 +104,7 @@ func New(c Config) (*Endpoint, error) {
 		plugins: newObjectInterfaces(c.Scheme),
 		selects: map[string]bool{"metadata.name": true},
 	}
+	e.deprecated = deprecated(kind.New())
 	if res.Namespaced {
 		e.selects["metadata.namespace"] = true
 	}
@@ -141,6 +144,9 @@ func (e *Endpoint) Verbs() []string {
 // ServeHTTP answers a request whose Info names this resource.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info := request.InfoFrom(r.Context())
+	if e.deprecated {
+		AnnotateDeprecated(r)
+	}
 	if err := e.serve(w, r, info); err != nil {
 		var closed *connectionDone
 		if errors.As(err, &closed) {
