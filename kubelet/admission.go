@@ -32,6 +32,9 @@ func (k *Kubelet) admit(p *podState) {
 		}
 	}
 	f := checkSysctls(p.pod, k.cfg.AllowedUnsafeSysctls)
+	if k.shutdown.Load() {
+		f = &failure{Reason: reasonShutdownRejects, Message: "Pod was rejected: " + messageShutdownRejects}
+	}
 	if msg := eviction.Refuse(p.pod, p.static.Load(), qosClass(p.pod), k.guard.short()); msg != "" && f == nil {
 		f = &failure{Reason: eviction.Reason, Message: msg}
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -94,6 +95,10 @@ type Config struct {
 	// RuntimeHandlers are the handlers that a RuntimeClass may name; nil is runc.
 	RuntimeHandlers []string
 
+	// ShutdownGracePeriod is the time in which Shutdown ends the pods, ShutdownGracePeriodCriticalPods the end of it that is kept for
+	// critical ones: 30 s and 10 s if both are zero.
+	ShutdownGracePeriod, ShutdownGracePeriodCriticalPods time.Duration
+
 	// LogMaxSize and LogMaxFiles rule the rotation of container logs: 10 MiB and 5 if zero.
 	LogMaxSize  int64
 	LogMaxFiles int
@@ -128,6 +133,8 @@ type Kubelet struct {
 	rates    rates
 	// startedAt is when Run began.
 	startedAt time.Time
+	// shutdown says that the node ends its pods.
+	shutdown atomic.Bool
 
 	mu    sync.Mutex
 	pods  map[types.UID]*podState
@@ -149,6 +156,8 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, errors.New("kubelet: NodeIPs is empty")
 	case !filepath.IsAbs(cfg.DataDir):
 		return nil, fmt.Errorf("kubelet: DataDir %q is not an absolute path", cfg.DataDir)
+	case cfg.ShutdownGracePeriodCriticalPods > cfg.ShutdownGracePeriod:
+		return nil, fmt.Errorf("kubelet: ShutdownGracePeriodCriticalPods %s is longer than ShutdownGracePeriod %s", cfg.ShutdownGracePeriodCriticalPods, cfg.ShutdownGracePeriod)
 	case cfg.Client == nil, cfg.Runtime == nil, cfg.Images == nil:
 		return nil, errors.New("kubelet: Client, Runtime and Images are required")
 	}
@@ -169,6 +178,9 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	if cfg.RuntimeHandlers == nil {
 		cfg.RuntimeHandlers = []string{defaultHandler}
+	}
+	if cfg.ShutdownGracePeriod == 0 && cfg.ShutdownGracePeriodCriticalPods == 0 {
+		cfg.ShutdownGracePeriod, cfg.ShutdownGracePeriodCriticalPods = 30*time.Second, 10*time.Second
 	}
 	if cfg.LogMaxSize == 0 {
 		cfg.LogMaxSize = 10 << 20

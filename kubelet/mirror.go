@@ -41,6 +41,10 @@ func (k *Kubelet) mirrorChanged(pod *corev1.Pod) {
 		k.ops.Go(func() { k.deleteMirror(k.ctx, pod) })
 		return
 	}
+	if !k.shutdown.Load() && endedByShutdown(&pod.Status) {
+		k.ops.Go(func() { k.deleteMirror(k.ctx, pod) }) // it is made anew
+		return
+	}
 	k.update(p, func() {
 		if p.mirror != nil && p.mirror.UID == pod.UID && !newer(pod.ResourceVersion, p.version) {
 			return

@@ -42,13 +42,15 @@ type nodeStatus struct {
 	ready bool         // runtime and network are
 	why   string       // not ready
 	wake  chan struct{}
+	// shutdown is closed when the API shows that the node is shutting down.
+	shutdown chan struct{}
 
 	imagesRead  time.Time
 	imagesStale bool
 }
 
 func newNodeStatus(k *Kubelet) *nodeStatus {
-	return &nodeStatus{k: k, machine: readMachine(k.cfg), why: "container runtime is starting", wake: make(chan struct{}, 1)}
+	return &nodeStatus{k: k, machine: readMachine(k.cfg), why: "container runtime is starting", wake: make(chan struct{}, 1), shutdown: make(chan struct{})}
 }
 
 // allocatable is what pods may use of the node.
@@ -235,6 +237,7 @@ func (n *nodeStatus) writeStatus(ctx context.Context, force bool) error {
 	n.mu.Lock()
 	n.node = got
 	n.mu.Unlock()
+	n.tellShutdown(&st)
 	if is := nodeReady(st.Conditions); is != wasReady {
 		reason := "NodeNotReady"
 		if is {
@@ -289,6 +292,9 @@ func (n *nodeStatus) status(node *corev1.Node) corev1.NodeStatus {
 	n.mu.Lock()
 	ready, why := n.ready, n.why
 	n.mu.Unlock()
+	if n.k.shutdown.Load() {
+		ready, why = false, messageShutdownNode
+	}
 	short := n.k.guard.short()
 	under := func(c corev1.NodeConditionType) bool { return slices.Contains(short, c) }
 	memory, disk, pids := under(corev1.NodeMemoryPressure), under(corev1.NodeDiskPressure), under(corev1.NodePIDPressure)

@@ -43,6 +43,9 @@ type podState struct {
 	failure  *failure
 	stopping bool
 	stopBy   time.Time // when the grace ends
+	// endBy, if set, is when the node's shutdown ends the pod whatever its grace; over is closed when nothing of it is left to do.
+	endBy time.Time
+	over  chan struct{}
 
 	sandboxes  []container.Sandbox
 	containers []container.Container
@@ -182,6 +185,9 @@ func (k *Kubelet) step(p *podState) {
 	if began && p.static.Load() && !p.admitted && !p.gone && !k.isNext(p) {
 		return // its forerunner has not ended yet
 	}
+	if p.forgotten {
+		p.tellOver()
+	}
 	if !began || p.forgotten || k.ctx.Err() != nil {
 		return
 	}
@@ -219,6 +225,7 @@ func (k *Kubelet) step(p *podState) {
 	if pl.Down {
 		p.counts.Store(nil)
 		k.conclude(p)
+		p.tellOver()
 	} else if p.admitted {
 		p.publish()
 	}
@@ -287,7 +294,11 @@ func (k *Kubelet) noteStop(p *podState, now time.Time) time.Time {
 		grace = 0
 	}
 	grace = max(grace, time.Second)
-	if by := now.Add(grace); !p.stopping || by.Before(p.stopBy) {
+	by := now.Add(grace)
+	if !p.endBy.IsZero() && p.endBy.Before(by) {
+		by = p.endBy
+	}
+	if !p.stopping || by.Before(p.stopBy) {
 		p.stopping, p.stopBy = true, by
 	}
 	for _, op := range p.ops {

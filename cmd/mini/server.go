@@ -136,6 +136,12 @@ func nodeConfig(r *reader, s streams) agent.NodeConfig {
 		Labels: r.labels("node-label"), Taints: r.taints("node-taint"), Logger: r.logger(s.err),
 		AllowedUnsafeSysctls: stringsOf(r.c, "allowed-unsafe-sysctls"),
 	}
+	cfg.StopPods = must(r.c.Flags().GetBool("stop-pods"))
+	cfg.ShutdownGracePeriod = r.duration("shutdown-grace-period", time.Second)
+	cfg.ShutdownGracePeriodCriticalPods = r.duration("shutdown-grace-period-critical-pods", 0)
+	if cfg.ShutdownGracePeriodCriticalPods > cfg.ShutdownGracePeriod {
+		r.bad("shutdown-grace-period-critical-pods", cfg.ShutdownGracePeriodCriticalPods, fmt.Sprintf("at most --shutdown-grace-period %s", cfg.ShutdownGracePeriod))
+	}
 	if dir := r.text("pod-manifest-path"); dir != "" {
 		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 			r.bad("pod-manifest-path", dir, "a folder that exists")

@@ -34,7 +34,11 @@ type NodeConfig struct {
 	// ManifestPath is a folder of static pods; "" is none.
 	ManifestPath         string
 	AllowedUnsafeSysctls []string
-	Logger               *slog.Logger
+	// StopPods ends the node's pods before mini ends, within ShutdownGracePeriod, whose last ShutdownGracePeriodCriticalPods are for
+	// critical pods; else they run on.
+	StopPods                                             bool
+	ShutdownGracePeriod, ShutdownGracePeriodCriticalPods time.Duration
+	Logger                                               *slog.Logger
 }
 
 // Config is what a worker needs.
@@ -44,7 +48,7 @@ type Config struct {
 	Token  bootstrap.Token
 }
 
-// Run is a worker until ctx ends; its pods run on. It joins the cluster if this node has not joined yet, trying as long as
+// Run is a worker until ctx ends; its pods run on, unless the node is to stop them. It joins the cluster if this node has not joined yet, trying as long as
 // waiting can help. It returns nil after an orderly end, and what went wrong otherwise.
 func Run(ctx context.Context, cfg Config) error {
 	c := cfg.Node
@@ -55,15 +59,18 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	var parting Parting
+	ctx, cancel := parting.Outlive(ctx)
+	defer cancel()
 	return runAll(ctx, map[string]func(context.Context) error{
 		"containerd": runtime.Run,
 		"memory":     func(ctx context.Context) error { return footprint.Settle(ctx, c.Logger) },
-		"node":       func(ctx context.Context) error { return runWorker(ctx, cfg, runtime) },
+		"node":       func(ctx context.Context) error { return runWorker(ctx, cfg, runtime, &parting) },
 	})
 }
 
 // runWorker joins, and runs the node with what it got.
-func runWorker(ctx context.Context, cfg Config, runtime *Runtime) error {
+func runWorker(ctx context.Context, cfg Config, runtime *Runtime, parting *Parting) error {
 	c := cfg.Node
 	identity, err := join.Join(ctx, join.Config{
 		Server: cfg.Server, Token: cfg.Token, Name: c.Name, Addresses: []net.IP{c.IP.AsSlice()},
@@ -82,7 +89,7 @@ func runWorker(ctx context.Context, cfg Config, runtime *Runtime) error {
 		"certificates": identity.Run,
 		"node": func(ctx context.Context) error {
 			return RunNode(ctx, Node{
-				Config: c, Settings: settings, Client: config, Runtime: runtime, TLS: identity.ServingTLS(),
+				Config: c, Settings: settings, Client: config, Runtime: runtime, TLS: identity.ServingTLS(), Parting: parting,
 			})
 		},
 	})

@@ -38,6 +38,7 @@ type Node struct {
 	TLS       *tls.Config // of the kubelet's server
 	// Runtime is the containers of this node, running already: see StartRuntime.
 	Runtime *Runtime
+	Parting *Parting // of whose context RunNode's is made
 }
 
 // Runtime is what a node can start before it knows its cluster.
@@ -76,7 +77,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// RunNode runs a node until ctx ends; its pods run on.
+// RunNode runs a node until ctx ends; its pods run on, unless n.Parting has ended them before.
 func RunNode(ctx context.Context, n Node) error {
 	client, err := kubernetes.NewForConfig(n.Client)
 	if err != nil {
@@ -125,11 +126,15 @@ func RunNode(ctx context.Context, n Node) error {
 		Labels: cfg.Labels, Taints: cfg.Taints, Version: version.GitVersion(), ContainerRuntimeVersion: "containerd://" + strings.TrimSuffix(containerd.Version, "+unknown"),
 		RuntimeReady: n.Runtime.Ready(), NetworkReady: network.Ready(),
 		ListenAddress: net.JoinHostPort(cfg.IP.String(), strconv.Itoa(KubeletPort)), TLS: n.TLS, Middleware: guard,
+		ShutdownGracePeriod: cfg.ShutdownGracePeriod, ShutdownGracePeriodCriticalPods: cfg.ShutdownGracePeriodCriticalPods,
 		ManifestPath: cfg.ManifestPath, DefaultPod: core.DefaultPod, AllowedUnsafeSysctls: cfg.AllowedUnsafeSysctls,
 		Logger: log.With("component", "kubelet"),
 	})
 	if err != nil {
 		return err
+	}
+	if cfg.StopPods {
+		n.Parting.kubelet.Store(pods)
 	}
 	shared.Start(ctx.Done())
 	if n.Informers == nil {

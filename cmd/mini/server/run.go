@@ -34,7 +34,7 @@ import (
 	"github.com/mini-k8s/mini/store"
 )
 
-// Run is a server until ctx ends; pods run on then. It returns nil after an orderly end, and what went wrong otherwise.
+// Run is a server until ctx ends; its own node's pods run on then, unless it is to stop them. It returns nil after an orderly end, and what went wrong otherwise.
 func Run(ctx context.Context, cfg Config) error {
 	defer cfg.Sockets.Close() //nolint:errcheck // most are closed already by who served them
 	ports := []int{cfg.Port}
@@ -49,6 +49,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
+	ctx, cancel := s.parting.Outlive(ctx)
+	defer cancel()
 	return s.run(ctx)
 }
 
@@ -60,6 +62,8 @@ type server struct {
 	store *store.Store
 	api   *apiserver.Server
 	ports *merged
+
+	parting agent.Parting
 
 	admin     kubernetes.Interface // in-process, may do everything
 	informers informers.SharedInformerFactory
@@ -236,7 +240,7 @@ func (s *server) runNode(ctx context.Context) error {
 		case <-s.api.Ready():
 		}
 		return agent.RunNode(ctx, agent.Node{
-			Config: c, Settings: s.cfg.Settings, Client: config, Informers: s.informers, Runtime: runtime,
+			Config: c, Settings: s.cfg.Settings, Client: config, Informers: s.informers, Runtime: runtime, Parting: &s.parting,
 			TLS: agent.KubeletTLS(serving.GetCertificate, s.keys.CA.Pool()),
 		})
 	})
