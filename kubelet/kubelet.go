@@ -135,6 +135,7 @@ type Kubelet struct {
 	startedAt time.Time
 	// shutdown says that the node ends its pods.
 	shutdown atomic.Bool
+	rro      bool // mounts can be read-only recursively
 
 	mu    sync.Mutex
 	pods  map[types.UID]*podState
@@ -207,11 +208,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return fmt.Errorf("kubelet: %w", err)
 		}
 	}
-	k.ctx, k.startedAt = ctx, time.Now()
+	k.ctx, k.startedAt, k.rro = ctx, time.Now(), kernelHasMountSetattr()
 	stopEvents := k.startEvents(ctx)
 	defer stopEvents()
 	k.objects = object.New(ctx, object.Config{Client: k.cfg.Client, OnChange: k.objectChanged, Logger: k.log})
-	k.volumes = volume.NewManager(volume.Config{Dir: k.podsDir(), Objects: k.objects, Tokens: volume.NewTokens(k.cfg.Client), Logger: k.log,
+	k.volumes = volume.NewManager(volume.Config{Dir: k.podsDir(), Objects: k.objects, Tokens: volume.NewTokens(k.cfg.Client), Logger: k.log, RecursiveReadOnly: k.rro,
 		Claims: volume.Claims{Client: k.cfg.Client, Node: func() map[string]string { return k.node.labels() }}})
 	k.probes = probe.NewScheduler(ctx, probe.Config{
 		Runner:    &probe.Prober{Exec: execer{k}, UserAgent: "kube-probe/" + minorVersion(k.cfg.Version)},

@@ -224,6 +224,10 @@ func (k *Kubelet) containerConfig(ctx context.Context, sc startContext, img pull
 	if err != nil {
 		return cfg, err
 	}
+	devices, err := k.volumes.Devices(sc.pod, sc.c)
+	if err != nil {
+		return cfg, err
+	}
 	files, err := k.containerFiles(sc)
 	if err != nil {
 		return cfg, err
@@ -234,7 +238,7 @@ func (k *Kubelet) containerConfig(ctx context.Context, sc startContext, img pull
 	}
 	cfg = container.ContainerConfig{Pod: sc.pod, Container: sc.c, SandboxID: sc.sandbox.ID, Attempt: sc.attempt, Hash: containerHash(sc.c),
 		Image: img.Ref, Command: expandAll(sc.c.Command, vars), Args: expandAll(sc.c.Args, vars), Env: env,
-		Mounts: append(mounts, files...), CgroupParent: sc.cgroup, LogPath: filepath.Join(logDir, strconv.Itoa(int(sc.attempt))+".log")}
+		Mounts: append(mounts, files...), Devices: devices, CgroupParent: sc.cgroup, LogPath: filepath.Join(logDir, strconv.Itoa(int(sc.attempt))+".log")}
 	for i := range sc.pod.Spec.EphemeralContainers {
 		e := &sc.pod.Spec.EphemeralContainers[i]
 		if e.Name == sc.c.Name && e.TargetContainerName != "" {

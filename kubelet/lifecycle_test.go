@@ -368,6 +368,34 @@ func TestImageVolumePull(t *testing.T) {
 	})
 }
 
+func TestRecursiveReadOnly(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.run()
+		p := testPod("p")
+		enabled := corev1.RecursiveReadOnlyEnabled
+		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/a", ReadOnly: true, RecursiveReadOnly: &enabled}, {Name: "v", MountPath: "/b", ReadOnly: true}}
+		r.create(p)
+		c, ok := r.rt.Find("p", "c")
+		if !ok {
+			t.Fatal("no container")
+		}
+		m := r.rt.Config(c.ID).Mounts
+		if !m[0].RecursiveReadOnly || m[1].RecursiveReadOnly || !m[1].ReadOnly {
+			t.Errorf("mounts %+v", m)
+		}
+		st := r.get("p").Status.ContainerStatuses[0].VolumeMounts
+		if len(st) != 2 || *st[0].RecursiveReadOnly != corev1.RecursiveReadOnlyEnabled || *st[1].RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled {
+			t.Errorf("status %+v", st)
+		}
+		for _, h := range r.k.runtimeHandlers() {
+			if !*h.Features.RecursiveReadOnlyMounts {
+				t.Errorf("handler %q", h.Name)
+			}
+		}
+	})
+}
+
 func TestImageThatCannotBe(t *testing.T) {
 	for image, want := range map[string]string{"absent:1": "ErrImageNeverPull", "BAD//name": "InvalidImageName"} {
 		bubble(t, func(t *testing.T, r *rig) {

@@ -386,7 +386,7 @@ func (k *Kubelet) report(p *podState, s snapshot, pl podPlan, now time.Time) {
 	s.Pod = &pod
 	r := report{snapshot: s, Finished: pl.Finished, Failure: p.failure, Waiting: p.waiting, Backoff: map[string]string{}, Ready: p.ready,
 		Endings: p.endings, Images: p.names, HostIPs: k.hostIPs(), PodIPs: p.ips(),
-		Allocated: p.allocated, Applied: p.applied, Resize: p.resizeConditions()}
+		Allocated: p.allocated, Applied: p.applied, Resize: p.resizeConditions(), RecursiveReadOnly: k.rro}
 	for name, b := range p.crash {
 		if l := latest(p.containers, name); l != nil && l.State == container.Exited && !p.redefined(l) && b.next(l.FinishedAt).After(now) {
 			r.Backoff[name] = b.delay.String()

@@ -4,9 +4,11 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -16,15 +18,20 @@ const defaultHandler = "runc"
 
 // runtimeHandlers are the handlers as the Node shows them: "" is what pods without a RuntimeClass get.
 func (k *Kubelet) runtimeHandlers() []corev1.NodeRuntimeHandler {
-	no := false
+	no, rro := false, k.rro
 	features := func() *corev1.NodeRuntimeHandlerFeatures {
-		return &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: &no, UserNamespaces: &no}
+		return &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: &rro, UserNamespaces: &no}
 	}
 	var out []corev1.NodeRuntimeHandler
 	for _, name := range append([]string{""}, k.cfg.RuntimeHandlers...) {
 		out = append(out, corev1.NodeRuntimeHandler{Name: name, Features: features()})
 	}
 	return out
+}
+
+// kernelHasMountSetattr asks for mount_setattr (Linux 5.12), by which runc makes mounts read-only with all that is mounted below.
+func kernelHasMountSetattr() bool {
+	return !errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}), unix.ENOSYS)
 }
 
 // checkRuntimeClass says why the pod's RuntimeClass cannot be had on this node. The API server has seen to it that the class existed

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mini-k8s/mini/kubelet/container"
+	"github.com/mini-k8s/mini/kubelet/volume"
 )
 
 // Reasons that users read in pods. The words are the API's.
@@ -64,6 +65,7 @@ type report struct {
 	// name is as in the spec.
 	Allocated, Applied map[string]corev1.ResourceRequirements
 	Resize             []corev1.PodCondition
+	RecursiveReadOnly  bool // the runtime can make mounts so
 }
 
 // podStatus computes the status that the API should show from what is there. The old status (the API's) lends what this
@@ -245,6 +247,9 @@ func (r *report) identify(cs *corev1.ContainerStatus, c *corev1.Container, l con
 		vm := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			mode := corev1.RecursiveReadOnlyDisabled
+			if rro, err := volume.ResolveRecursiveReadOnly(&m, r.RecursiveReadOnly); err == nil && rro {
+				mode = corev1.RecursiveReadOnlyEnabled
+			}
 			vm.RecursiveReadOnly = &mode
 		}
 		cs.VolumeMounts = append(cs.VolumeMounts, vm)

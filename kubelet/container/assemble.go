@@ -65,11 +65,11 @@ func (r *Containerd) makeSpec(ctx context.Context, id string, s *sandbox, cfg Co
 	}
 	sc := effectiveSecurity(cfg.Pod, cfg.Container)
 	if deref(sc.Privileged) {
-		in.HostDevices, err = oci.HostDevices()
-	} else {
-		in.HostDevices, err = devices(cfg.Devices)
+		if in.HostDevices, err = oci.HostDevices(); err != nil {
+			return nil, fmt.Errorf("devices: %w", err)
+		}
 	}
-	if err != nil {
+	if in.Devices, err = devices(cfg.Devices); err != nil {
 		return nil, fmt.Errorf("devices: %w", err)
 	}
 	spec, err := containerSpec(in)
@@ -91,26 +91,23 @@ func hostname(pod *corev1.Pod) string {
 	return firstOf(deref(pod.Spec.HostnameOverride), pod.Spec.Hostname, pod.Name)
 }
 
-// devices describes the device nodes at the given paths of the host; a folder stands for all in it.
-func devices(paths []string) ([]specs.LinuxDevice, error) {
-	var list []specs.LinuxDevice
-	for _, path := range paths {
-		found, err := oci.DeviceFromPath(path)
-		if errors.Is(err, oci.ErrNotADevice) {
-			all, err := os.ReadDir(path)
-			if err != nil {
-				return nil, err
-			}
-			for _, e := range all {
-				if d, err := oci.DeviceFromPath(filepath.Join(path, e.Name())); err == nil {
-					list = append(list, *d)
-				}
-			}
-			continue
-		} else if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+// devices describes what a container asked for. The nodes keep the modes and owners that they have on this machine.
+func devices(wanted []Device) ([]grantedDevice, error) {
+	var list []grantedDevice
+	for _, w := range wanted {
+		at, err := filepath.EvalSymlinks(w.HostPath)
+		if err != nil {
+			return nil, err
 		}
-		list = append(list, *found)
+		found, err := oci.DeviceFromPath(at)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w.HostPath, err)
+		}
+		d := grantedDevice{*found, "rwm"}
+		if d.Path = filepath.Clean(w.ContainerPath); w.ReadOnly {
+			d.access = "r"
+		}
+		list = append(list, d)
 	}
 	return list, nil
 }

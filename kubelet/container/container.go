@@ -91,7 +91,7 @@ type ContainerConfig struct {
 	Args         []string // empty takes the image's CMD
 	Env          []string // "K=V"; the image's own come first
 	Mounts       []Mount
-	Devices      []string
+	Devices      []Device
 	CgroupParent string
 	LogPath      string // absolute; CRI log format
 	// TargetID shares the PID namespace of this container (ephemeral containers).
@@ -107,7 +107,16 @@ type Mount struct {
 
 	ContainerPath string
 	ReadOnly      bool
-	Propagation   corev1.MountPropagationMode // "" is None
+	// RecursiveReadOnly extends ReadOnly to what is mounted below (KEP-3857).
+	RecursiveReadOnly bool
+	Propagation       corev1.MountPropagationMode // "" is None
+}
+
+// Device is a device node of this machine that a container gets.
+type Device struct {
+	HostPath      string // it, or a link to it
+	ContainerPath string
+	ReadOnly      bool
 }
 
 // Streams are a client's ends of an exec or attach. Resize is nil without a TTY.

@@ -96,7 +96,7 @@ func busyboxImage(t testing.TB, name string, change func(*imagespec.ImageConfig)
 			add(dir, "", 0o755, nil)
 		}
 		add("bin/busybox", "", 0o755, program)
-		for _, applet := range []string{"sh", "sleep", "cat", "echo", "id", "ls", "seq", "kill", "ps", "env", "stat", "hostname", "pwd", "touch", "nc", "tty", "stty", "true", "false", "dd", "mount", "grep", "mkdir"} {
+		for _, applet := range []string{"sh", "sleep", "cat", "echo", "id", "ls", "seq", "kill", "ps", "env", "stat", "hostname", "pwd", "touch", "nc", "tty", "stty", "true", "false", "dd", "mount", "grep", "mkdir", "mknod"} {
 			add("bin/"+applet, "busybox", 0o777, nil)
 		}
 		add("etc/passwd", "", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/:/bin/sh\n"))

@@ -47,7 +47,14 @@ type specInput struct {
 	Unified     bool // cgroup v2
 	Seccomp     *specs.LinuxSeccomp
 	HostDevices []specs.LinuxDevice // of a privileged container
-	AllCaps     []string            // all that a privileged container gets
+	Devices     []grantedDevice
+	AllCaps     []string // all that a privileged container gets
+}
+
+// grantedDevice is one that the pod asked for, at its place in the container.
+type grantedDevice struct {
+	specs.LinuxDevice
+	access string // as the devices cgroup writes it
 }
 
 // containerSpec makes the OCI spec of an app container. It reads nothing but its input.
@@ -97,15 +104,16 @@ func containerSpec(in specInput) (*specs.Spec, error) {
 	}
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: deref(sc.Privileged), Access: "rwm"}}
 	if deref(sc.Privileged) {
-		s.Linux.Devices = in.HostDevices
-	} else {
-		if sc.ProcMount == nil || *sc.ProcMount != corev1.UnmaskedProcMount {
-			s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = maskedPaths, readonlyPaths
-		}
-		for _, d := range in.HostDevices {
-			s.Linux.Devices = append(s.Linux.Devices, d)
+		s.Linux.Devices = slices.Clone(in.HostDevices)
+	} else if sc.ProcMount == nil || *sc.ProcMount != corev1.UnmaskedProcMount {
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = maskedPaths, readonlyPaths
+	}
+	for _, d := range in.Devices {
+		s.Linux.Devices = slices.DeleteFunc(s.Linux.Devices, func(o specs.LinuxDevice) bool { return o.Path == d.Path })
+		s.Linux.Devices = append(s.Linux.Devices, d.LinuxDevice)
+		if !deref(sc.Privileged) { // else all are allowed
 			s.Linux.Resources.Devices = append(s.Linux.Resources.Devices,
-				specs.LinuxDeviceCgroup{Allow: true, Type: d.Type, Major: &d.Major, Minor: &d.Minor, Access: "rwm"})
+				specs.LinuxDeviceCgroup{Allow: true, Type: d.Type, Major: &d.Major, Minor: &d.Minor, Access: d.access})
 		}
 	}
 	return s, nil
@@ -281,9 +289,12 @@ func setMounts(s *specs.Spec, in specInput, privileged bool) error {
 		default:
 			return fmt.Errorf("mount %s: unknown propagation %q", m.ContainerPath, m.Propagation)
 		}
-		if m.ReadOnly {
+		switch {
+		case m.RecursiveReadOnly:
+			options = append(options, "rro")
+		case m.ReadOnly:
 			options = append(options, "ro")
-		} else {
+		default:
 			options = append(options, "rw")
 		}
 		if m.Image != "" {

@@ -6,14 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/mini-k8s/mini/kubelet/container"
 )
 
 // Claims reads what a pod's claims are bound to.
@@ -61,8 +65,8 @@ func (c Claims) resolve(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	if ref := pv.Spec.ClaimRef; ref == nil || ref.UID != claim.UID {
 		return fail(fmt.Errorf("PV %s is bound to another claim", pv.Name))
 	}
-	if pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock {
-		return fail(fmt.Errorf("volume %s has volumeMode Block, but is specified in volumeMounts", v.Name))
+	if err := checkMode(pod, v, pv); err != nil {
+		return fail(err)
 	}
 	if a := pv.Spec.NodeAffinity; a != nil && a.Required != nil && c.Node != nil {
 		selector, err := nodeaffinity.NewNodeSelector(a.Required)
@@ -76,8 +80,41 @@ func (c Claims) resolve(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	return pv, nil
 }
 
+func isBlock(pv *corev1.PersistentVolume) bool {
+	return pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock
+}
+
+// checkMode holds what the pod's containers do with a volume against its mode.
+func checkMode(pod *corev1.Pod, v *corev1.Volume, pv *corev1.PersistentVolume) error {
+	mode, at := corev1.PersistentVolumeFilesystem, "volumeDevices"
+	if isBlock(pv) {
+		mode, at = corev1.PersistentVolumeBlock, "volumeMounts"
+	}
+	wrong := false
+	check := func(c *corev1.Container) {
+		if isBlock(pv) {
+			wrong = wrong || slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name })
+		} else {
+			wrong = wrong || slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == v.Name })
+		}
+	}
+	for i := range pod.Spec.InitContainers {
+		check(&pod.Spec.InitContainers[i])
+	}
+	for i := range pod.Spec.Containers {
+		check(&pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		check((*corev1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
+	}
+	if wrong {
+		return fmt.Errorf("volume %s has volumeMode %s, but is specified in %s", v.Name, mode, at)
+	}
+	return nil
+}
+
 // claim makes the volume behind a claim: a local one is bound below the pod's directory, so that it ends with the pod; a hostPath is
-// used where it is.
+// used where it is, and so is a block device.
 func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) error {
 	pv, err := m.cfg.Claims.resolve(ctx, pod, v)
 	if err != nil {
@@ -85,6 +122,13 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	}
 	at := ""
 	switch {
+	case isBlock(pv) && pv.Spec.Local == nil:
+		return fmt.Errorf("persistent volume %s is not local: no block volume plugin matched", pv.Name)
+	case isBlock(pv):
+		if err := checkBlockDevice(pv.Spec.Local.Path); err != nil {
+			return err
+		}
+		at = pv.Spec.Local.Path
 	case pv.Spec.HostPath != nil:
 		if err := hostPath(pv.Spec.HostPath); err != nil {
 			return err
@@ -111,6 +155,39 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	}
 	m.claims[pod.UID][v.Name] = at
 	return nil
+}
+
+func checkBlockDevice(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if st.Mode()&fs.ModeType != fs.ModeDevice {
+		return fmt.Errorf("local volume %s is not a block device", path)
+	}
+	return nil
+}
+
+// Devices are the block devices of one container of the pod. Setup must have been called.
+func (m *Manager) Devices(pod *corev1.Pod, c *corev1.Container) ([]container.Device, error) {
+	var out []container.Device
+	for _, d := range c.VolumeDevices {
+		if !filepath.IsAbs(d.DevicePath) {
+			return nil, fmt.Errorf("error DevicePath `%s` must be an absolute path", d.DevicePath)
+		}
+		i := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == d.Name })
+		if i < 0 || claimName(pod, &pod.Spec.Volumes[i]) == "" {
+			return nil, fmt.Errorf("cannot find volume %q to pass into container %q", d.Name, c.Name)
+		}
+		v := &pod.Spec.Volumes[i]
+		at := m.Path(pod, v)
+		if at == "" {
+			return nil, fmt.Errorf("volume %q is not set up yet", v.Name)
+		}
+		out = append(out, container.Device{HostPath: at, ContainerPath: d.DevicePath,
+			ReadOnly: v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ReadOnly})
+	}
+	return out, nil
 }
 
 // bindLocal mounts a directory of the node, unless it is mounted already. A local volume is never made: that it is missing means

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package volume makes the volumes of this node's pods and takes them away again: emptyDir, hostPath, configMap, secret,
-// downwardAPI, projected with its ServiceAccount token, and claims that are bound to local or hostPath volumes. Of image
+// downwardAPI, projected with its ServiceAccount token, and claims that are bound to local or hostPath volumes, local block devices
+// included. Of image
 // volumes it only says which image to mount: pulling and mounting images is the runtime's.
 //
 // Layout, as upstream's so that habits and tools fit:

@@ -32,7 +32,9 @@ type Config struct {
 	Objects Objects
 	Tokens  *Tokens
 	Claims  Claims
-	Logger  *slog.Logger
+	// RecursiveReadOnly says that the runtime can make mounts read-only with all that is mounted below.
+	RecursiveReadOnly bool
+	Logger            *slog.Logger
 }
 
 // Manager makes and removes volumes. Its methods may be called for different pods at the same time.

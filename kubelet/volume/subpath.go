@@ -57,12 +57,36 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, expand func(strin
 		if !filepath.IsAbs(mount.ContainerPath) {
 			mount.ContainerPath = "/" + mount.ContainerPath
 		}
+		var err error
+		if mount.RecursiveReadOnly, err = ResolveRecursiveReadOnly(vm, m.cfg.RecursiveReadOnly); err != nil {
+			return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
+		}
 		if vm.MountPropagation != nil {
 			mount.Propagation = *vm.MountPropagation
 		}
 		out = append(out, mount)
 	}
 	return out, nil
+}
+
+// ResolveRecursiveReadOnly tells whether a mount is read-only with all that is mounted below (KEP-3857), on a node that can do
+// that or not.
+func ResolveRecursiveReadOnly(m *corev1.VolumeMount, supported bool) (bool, error) {
+	switch {
+	case m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled:
+		return false, nil
+	case !m.ReadOnly:
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not read-only", m.Name)
+	case m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone:
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not compatible with propagation %q", m.Name, *m.MountPropagation)
+	case *m.RecursiveReadOnly == corev1.RecursiveReadOnlyIfPossible:
+		return supported, nil
+	case *m.RecursiveReadOnly != corev1.RecursiveReadOnlyEnabled:
+		return false, fmt.Errorf("unknown recursive read-only mode %q", *m.RecursiveReadOnly)
+	case !supported:
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not supported by the runtime", m.Name)
+	}
+	return true, nil
 }
 
 // hostPath is where on the node the volume of a container's mount is.

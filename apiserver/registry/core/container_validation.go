@@ -203,9 +203,10 @@ func (s *containerScope) validatePorts(ports []corev1.ContainerPort, kind contai
 func (s *containerScope) validateMounts(c *corev1.Container, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	seen := sets.New[string]()
-	devices := sets.New[string]()
+	devices, deviceNames := sets.New[string](), sets.New[string]()
 	for _, d := range c.VolumeDevices {
 		devices.Insert(d.DevicePath)
+		deviceNames.Insert(d.Name)
 	}
 	for i, m := range c.VolumeMounts {
 		path := at.Index(i)
@@ -223,6 +224,9 @@ func (s *containerScope) validateMounts(c *corev1.Container, at *field.Path) fie
 			errs = append(errs, field.Invalid(path.Child("mountPath"), m.MountPath, "must be unique"))
 		}
 		seen.Insert(m.MountPath)
+		if deviceNames.Has(m.Name) {
+			errs = append(errs, field.Invalid(path.Child("name"), m.Name, "must not already exist in volumeDevices"))
+		}
 		if devices.Has(m.MountPath) {
 			errs = append(errs, field.Invalid(path.Child("mountPath"), m.MountPath, "must not already exist as a path in volumeDevices"))
 		}
@@ -240,6 +244,9 @@ func (s *containerScope) validateMounts(c *corev1.Container, at *field.Path) fie
 			errs = append(errs, oneOf(path.Child("recursiveReadOnly"), *r, corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
 			if *r != corev1.RecursiveReadOnlyDisabled && !m.ReadOnly {
 				errs = append(errs, field.Forbidden(path.Child("recursiveReadOnly"), "may only be specified when readOnly is true"))
+			}
+			if p := m.MountPropagation; *r != corev1.RecursiveReadOnlyDisabled && p != nil && *p != corev1.MountPropagationNone {
+				errs = append(errs, field.Forbidden(path.Child("recursiveReadOnly"), "may only be specified when mountPropagation is None or not specified"))
 			}
 		}
 	}
@@ -261,6 +268,11 @@ func validatePropagation(p *corev1.MountPropagationMode, c *corev1.Container, at
 func (s *containerScope) validateDevices(c *corev1.Container, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	seenPath, seenName := sets.New[string](), sets.New[string]()
+	mountPaths, mountNames := sets.New[string](), sets.New[string]()
+	for _, m := range c.VolumeMounts {
+		mountPaths.Insert(m.MountPath)
+		mountNames.Insert(m.Name)
+	}
 	for i, d := range c.VolumeDevices {
 		path := at.Index(i)
 		volume := s.volumes[d.Name]
@@ -281,7 +293,15 @@ func (s *containerScope) validateDevices(c *corev1.Container, at *field.Path) fi
 		case seenPath.Has(d.DevicePath):
 			errs = append(errs, field.Invalid(path.Child("devicePath"), d.DevicePath, "must be unique"))
 		default:
-			errs = append(errs, noBacksteps(d.DevicePath, path.Child("devicePath"))...)
+			if len(noBacksteps(d.DevicePath, path)) > 0 {
+				errs = append(errs, field.Invalid(path.Child("devicePath"), d.DevicePath, "can not contain backsteps ('..')"))
+			}
+		}
+		if mountNames.Has(d.Name) {
+			errs = append(errs, field.Invalid(path.Child("name"), d.Name, "must not already exist in volumeMounts"))
+		}
+		if mountPaths.Has(d.DevicePath) {
+			errs = append(errs, field.Invalid(path.Child("devicePath"), d.DevicePath, "must not already exist as a path in volumeMounts"))
 		}
 		seenPath.Insert(d.DevicePath)
 	}

@@ -174,6 +174,29 @@ func TestPodValidation(t *testing.T) {
 		{"env_resource", func(p *corev1.Pod) { main(p).Env[1].ValueFrom.ResourceFieldRef.Resource = "limits.gpu" }, `resource: Unsupported value: "limits.gpu"`},
 		{"mount_unknown", func(p *corev1.Pod) { main(p).VolumeMounts[0].Name = "nope" }, `spec.containers[0].volumeMounts[0].name: Not found: "nope"`},
 		{"mount_twice", func(p *corev1.Pod) { main(p).VolumeMounts[1].MountPath = "/data" }, `spec.containers[0].volumeMounts[1].mountPath: Invalid value: "/data": must be unique`},
+		{"recursive_writable", func(p *corev1.Pod) {
+			main(p).VolumeMounts[0].RecursiveReadOnly = ptr(corev1.RecursiveReadOnlyIfPossible)
+		},
+			`spec.containers[0].volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when readOnly is true`},
+		{"recursive_propagated", func(p *corev1.Pod) {
+			m := &main(p).VolumeMounts[0]
+			m.ReadOnly, m.RecursiveReadOnly, m.MountPropagation = true, ptr(corev1.RecursiveReadOnlyEnabled), ptr(corev1.MountPropagationHostToContainer)
+		}, `spec.containers[0].volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when mountPropagation is None or not specified`},
+		{"device_of_mount", func(p *corev1.Pod) {
+			main(p).VolumeDevices = []corev1.VolumeDevice{{Name: "data", DevicePath: "/dev/x"}}
+		}, `spec.containers[0].volumeDevices[0].name: Invalid value: "data": must not already exist in volumeMounts`},
+		{"mount_of_device", func(p *corev1.Pod) {
+			main(p).VolumeDevices = []corev1.VolumeDevice{{Name: "data", DevicePath: "/dev/x"}}
+		}, `spec.containers[0].volumeMounts[0].name: Invalid value: "data": must not already exist in volumeDevices`},
+		{"device_at_mount", func(p *corev1.Pod) {
+			main(p).VolumeDevices = []corev1.VolumeDevice{{Name: "x", DevicePath: "/data"}}
+		}, `spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/data": must not already exist as a path in volumeMounts`},
+		{"device_backsteps", func(p *corev1.Pod) {
+			main(p).VolumeDevices = []corev1.VolumeDevice{{Name: "x", DevicePath: "/dev/../x"}}
+		}, `spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/dev/../x": can not contain backsteps ('..')`},
+		{"image_reference", func(p *corev1.Pod) {
+			p.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{Image: &corev1.ImageVolumeSource{PullPolicy: corev1.PullAlways}}
+		}, `spec.volumes[0].image.reference: Required value`},
 		{"subPath", func(p *corev1.Pod) { main(p).VolumeMounts[0].SubPath = "../x" }, "must not contain '..'"},
 		{"request_above_limit", func(p *corev1.Pod) { main(p).Resources.Requests["cpu"] = resource.MustParse("2") }, `spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1`},
 		{"negative", func(p *corev1.Pod) { main(p).Resources.Limits["memory"] = resource.MustParse("-1") }, `spec.containers[0].resources.limits[memory]: Invalid value: "-1": must be greater than or equal to 0`},
