@@ -131,6 +131,7 @@ type Kubelet struct {
 	runtime  container.Runtime // cfg.Runtime, measured
 	relists  chan struct{}
 	rates    rates
+	disks    diskFigures
 	// startedAt is when Run began.
 	startedAt time.Time
 	// shutdown says that the node ends its pods.
@@ -192,6 +193,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k := &Kubelet{cfg: cfg, log: cfg.Logger, pods: map[types.UID]*podState{}, static: map[string][]types.UID{}, again: map[types.UID]*corev1.Pod{},
 		relists: make(chan struct{}, 1)}
 	k.metrics = newMetrics(k)
+	k.metrics.registry.MustRegister(claimFigures{k})
 	k.runtime = timedRuntime{cfg.Runtime, k.metrics}
 	return k, nil
 }

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -35,11 +34,16 @@ type (
 		Pods []podStats `json:"pods"`
 	}
 	nodeStats struct {
-		NodeName  string       `json:"nodeName"`
-		StartTime metav1.Time  `json:"startTime"`
-		CPU       *cpuStats    `json:"cpu,omitempty"`
-		Memory    *memoryStats `json:"memory,omitempty"`
-		FS        *fsStats     `json:"fs,omitempty"`
+		NodeName  string        `json:"nodeName"`
+		StartTime metav1.Time   `json:"startTime"`
+		CPU       *cpuStats     `json:"cpu,omitempty"`
+		Memory    *memoryStats  `json:"memory,omitempty"`
+		FS        *fsStats      `json:"fs,omitempty"`
+		Runtime   *runtimeStats `json:"runtime,omitempty"`
+	}
+	runtimeStats struct {
+		ImageFs     *fsStats `json:"imageFs,omitempty"`
+		ContainerFs *fsStats `json:"containerFs,omitempty"`
 	}
 	podStats struct {
 		PodRef     podReference     `json:"podRef"`
@@ -47,6 +51,8 @@ type (
 		Containers []containerStats `json:"containers"`
 		CPU        *cpuStats        `json:"cpu,omitempty"`
 		Memory     *memoryStats     `json:"memory,omitempty"`
+		Volumes    []volumeFigures  `json:"volume,omitempty"`
+		Ephemeral  *fsStats         `json:"ephemeral-storage,omitempty"`
 		Process    *processStats    `json:"process_stats,omitempty"`
 	}
 	podReference struct {
@@ -59,6 +65,7 @@ type (
 		StartTime metav1.Time  `json:"startTime"`
 		CPU       *cpuStats    `json:"cpu,omitempty"`
 		Memory    *memoryStats `json:"memory,omitempty"`
+		Rootfs    *fsStats     `json:"rootfs,omitempty"`
 		Logs      *fsStats     `json:"logs,omitempty"`
 	}
 	cpuStats struct {
@@ -82,6 +89,7 @@ type (
 		UsedBytes      *uint64     `json:"usedBytes,omitempty"`
 		InodesFree     *uint64     `json:"inodesFree,omitempty"`
 		Inodes         *uint64     `json:"inodes,omitempty"`
+		InodesUsed     *uint64     `json:"inodesUsed,omitempty"`
 	}
 	processStats struct {
 		ProcessCount *uint64 `json:"process_count,omitempty"`
@@ -91,6 +99,7 @@ type (
 // usage is what was read of one pod.
 type usage struct {
 	ref        container.PodRef
+	pod        *corev1.Pod // nil while the API has not told of it
 	start      time.Time
 	total      *cgroup.Stats
 	containers []containerUsage
@@ -100,7 +109,7 @@ type containerUsage struct {
 	name, id string
 	start    time.Time
 	stats    cgroup.Stats
-	logBytes uint64
+	logPath  string
 }
 
 // rates remembers the last reading of each cgroup, from which the next one is turned into a rate.
@@ -157,7 +166,7 @@ func (k *Kubelet) readUsage() []usage {
 	var out []usage
 	for _, p := range byCreation(all) {
 		p.mu.Lock()
-		u := usage{ref: p.ref}
+		u := usage{ref: p.ref, pod: p.pod}
 		if p.want != nil && p.want.StartTime != nil {
 			u.start = p.want.StartTime.Time
 		}
@@ -180,11 +189,7 @@ func (k *Kubelet) readUsage() []usage {
 			if err != nil {
 				continue
 			}
-			cu := containerUsage{name: c.Name, id: c.ID, start: c.StartedAt, stats: st}
-			if info, err := os.Stat(c.LogPath); err == nil {
-				cu.logBytes = uint64(info.Size())
-			}
-			u.containers = append(u.containers, cu)
+			u.containers = append(u.containers, containerUsage{name: c.Name, id: c.ID, start: c.StartedAt, stats: st, logPath: c.LogPath})
 		}
 		out = append(out, u)
 	}
@@ -192,7 +197,7 @@ func (k *Kubelet) readUsage() []usage {
 }
 
 // serveSummary answers GET /stats/summary.
-func (k *Kubelet) serveSummary(w http.ResponseWriter, _ *http.Request) {
+func (k *Kubelet) serveSummary(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	at := metav1.NewTime(now)
 	s := summary{Node: k.nodeSummary(now), Pods: []podStats{}}
@@ -201,15 +206,29 @@ func (k *Kubelet) serveSummary(w http.ResponseWriter, _ *http.Request) {
 		keys[key] = true
 		return &cpuStats{Time: at, UsageCoreNanoSeconds: &st.CPUNanos, UsageNanoCores: k.rates.rate(key, start, now, st.CPUNanos)}
 	}
-	for _, u := range k.readUsage() {
+	all := k.readUsage()
+	k.disks.keep(all)
+	for _, u := range all {
 		p := podStats{PodRef: podReference{u.ref.Name, u.ref.Namespace, u.ref.UID}, StartTime: metav1.NewTime(u.start), Containers: []containerStats{}}
 		if u.total != nil {
 			p.CPU, p.Memory = cpu(u.ref.UID, u.start, *u.total), memory(at, *u.total)
 			p.Process = &processStats{&u.total.Processes}
 		}
+		disk := k.diskOf(r.Context(), u)
+		p.Volumes = disk.volumes
+		node, onNode := fileSystem(existingParent(k.cfg.DataDir), disk.at)
+		if onNode {
+			p.Ephemeral = disk.ephemeral.share(node)
+		}
 		for _, c := range u.containers {
-			p.Containers = append(p.Containers, containerStats{Name: c.name, StartTime: metav1.NewTime(c.start), CPU: cpu(c.id, c.start, c.stats),
-				Memory: memory(at, c.stats), Logs: &fsStats{Time: at, UsedBytes: &c.logBytes}})
+			cs := containerStats{Name: c.name, StartTime: metav1.NewTime(c.start), CPU: cpu(c.id, c.start, c.stats), Memory: memory(at, c.stats)}
+			if onNode {
+				cs.Logs = disk.logs[c.id].share(node)
+				if rootfs, ok := disk.rootfs[c.id]; ok {
+					cs.Rootfs = rootfs.share(node)
+				}
+			}
+			p.Containers = append(p.Containers, cs)
 		}
 		s.Pods = append(s.Pods, p)
 	}
@@ -239,11 +258,12 @@ func (k *Kubelet) nodeSummary(now time.Time) nodeStats {
 		used, available := uint64(total-free), uint64(free)
 		n.Memory = &memoryStats{Time: at, AvailableBytes: &available, UsageBytes: &used, WorkingSetBytes: &used}
 	}
-	var fs unix.Statfs_t
-	if unix.Statfs(existingParent(k.cfg.DataDir), &fs) == nil {
-		size := uint64(fs.Bsize)
-		capacity, available, used := fs.Blocks*size, fs.Bavail*size, (fs.Blocks-fs.Bfree)*size
-		n.FS = &fsStats{Time: at, CapacityBytes: &capacity, AvailableBytes: &available, UsedBytes: &used, Inodes: &fs.Files, InodesFree: &fs.Ffree}
+	if fs, ok := fileSystem(existingParent(k.cfg.DataDir), at); ok {
+		n.FS = &fs
+		// Images and containers are on the same; what of it is theirs nobody counts.
+		images := fs
+		images.UsedBytes, images.InodesUsed = nil, nil
+		n.Runtime = &runtimeStats{ImageFs: &images, ContainerFs: &images}
 	}
 	return n
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -166,6 +167,18 @@ func checkBlockDevice(path string) error {
 		return fmt.Errorf("local volume %s is not a block device", path)
 	}
 	return nil
+}
+
+// Claim names the claim behind a volume, "" for none, and tells whether it is bound to a path of the node's own file system.
+func (m *Manager) Claim(pod *corev1.Pod, v *corev1.Volume) (name string, hostPath bool) {
+	if name = claimName(pod, v); name == "" {
+		return "", false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.claims[pod.UID][v.Name]
+	st, err := os.Stat(at)
+	return name, err == nil && st.IsDir() && !strings.HasPrefix(at, m.PodDir(pod.UID)+"/")
 }
 
 // Devices are the block devices of one container of the pod. Setup must have been called.
