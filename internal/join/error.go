@@ -57,6 +57,10 @@ func explain(server string, err error) error {
 		return &Error{Message: fmt.Sprintf("join %s: the server's certificate is not valid at this time: check the clocks of both machines (%v)", server, invalid), Temporary: true, Err: err}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &Error{Message: fmt.Sprintf("join %s: nothing answers there (connection refused): is the server running?", server), Temporary: true, Err: err}
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		return &Error{Message: fmt.Sprintf("join %s: no machine answers at that address (no route to host): check the address, and that the server's machine is up", server), Temporary: true, Err: err}
+	case errors.Is(err, syscall.ENETUNREACH):
+		return &Error{Message: fmt.Sprintf("join %s: this machine has no route there (network is unreachable): check the address and this machine's routes", server), Temporary: true, Err: err}
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
@@ -64,7 +68,7 @@ func explain(server string, err error) error {
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
-		return &Error{Message: fmt.Sprintf("join %s: the server does not answer in time", server), Temporary: true, Err: err}
+		return &Error{Message: fmt.Sprintf("join %s: nothing answers there in time: check the address, and that no firewall drops TCP to that port", server), Temporary: true, Err: err}
 	}
 	// Network errors, and a server that is still starting: 403 before its roles are written, 429, 5xx.
 	return &Error{Message: fmt.Sprintf("join %s: %v", server, err), Temporary: true, Err: err}

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -330,6 +332,27 @@ func signing(ca *pki.CA, life time.Duration) *fake.Clientset {
 		return false, nil, nil
 	})
 	return client
+}
+
+// TestNobodyThere: what the kernel says of an address that does not answer becomes advice, and the node goes on trying.
+func TestNobodyThere(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"no-machine": {syscall.EHOSTUNREACH, "no machine answers at that address (no route to host): check the address"},
+		"no-route":   {syscall.ENETUNREACH, "this machine has no route there (network is unreachable): check the address"},
+		"dropped":    {syscall.ETIMEDOUT, "nothing answers there in time: check the address, and that no firewall drops TCP"},
+		"patience":   {context.DeadlineExceeded, "nothing answers there in time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := explain("https://192.0.2.1:6443", fmt.Errorf("get: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", tt.err)}))
+			var known *Error
+			if !errors.As(err, &known) || !known.Temporary || !strings.HasPrefix(known.Message, "join https://192.0.2.1:6443: "+tt.want) {
+				t.Errorf("%#v, want a temporary one with %q", err, tt.want)
+			}
+		})
+	}
 }
 
 func TestRenewalInTheRunningProcess(t *testing.T) {
