@@ -31,7 +31,7 @@ deps: ## Install from Debian's packages what building and running need
 
 build: deps helpers openapi mini ## Build bin/mini with all that is embedded in it
 
-mini: bin/lean.mod ## Build bin/mini alone, with the helpers as they are
+mini: bin/lean.mod helpers ## Build bin/mini, and of the helpers those whose sources changed
 	$(BUILD) -ldflags '$(LDFLAGS)' -o bin/mini ./cmd/mini
 
 # lean.mod is go.mod with stand-ins for modules that would make the binary large, see internal/lean.
