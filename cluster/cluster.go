@@ -100,8 +100,8 @@ type Cluster struct {
 var nameRE = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$`)
 
 // Create makes the cluster and starts its nodes; WaitReady waits for them. On error nothing of it is left.
-func Create(ctx context.Context, o Options) (c *Cluster, err error) {
-	c, err = prepare(o)
+func Create(ctx context.Context, o Options) (_ *Cluster, err error) {
+	c, err := prepare(o)
 	if err != nil {
 		return nil, err
 	}

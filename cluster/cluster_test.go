@@ -79,6 +79,31 @@ func TestCrashWhileCreating(t *testing.T) {
 	}
 }
 
+// TestCreateFails: the error names its cause, and nothing of the cluster is left.
+func TestCreateFails(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("makes network namespaces")
+	}
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	for name, o := range map[string]Options{
+		"no-image":   {Binary: "/bin/true", Images: []string{"/none/image.tar"}},
+		"no-program": {Binary: "/none/mini"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Name, o.Dir, o.Agents = name, t.TempDir(), 1
+			if _, err := Create(t.Context(), o); err == nil || !strings.Contains(err.Error(), "/none/") {
+				t.Errorf("error %v", err)
+			}
+			if left, _ := os.ReadDir(o.Dir); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+			if left := leftovers.MountsBelow(o.Dir); len(left) > 0 {
+				t.Errorf("mounts left: %v", left)
+			}
+		})
+	}
+}
+
 // TestKubeconfig: a cluster's context comes into the user's file and goes again, and whatever else is there stays.
 func TestKubeconfig(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "config")
