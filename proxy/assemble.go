@@ -20,8 +20,8 @@ var anchors = []iptables.Anchor{
 
 // facts are what the rule set depends on besides Services.
 type facts struct {
-	Masquerade  string       // the target
-	ServiceCIDR netip.Prefix // the zero Prefix if it is not known
+	Masquerade   string         // the target
+	ServiceCIDRs []netip.Prefix // none if they are not known
 }
 
 // assemble joins the fragments of all Services into the whole rule set.
@@ -66,10 +66,10 @@ func assemble(fragments map[string]*fragment, n facts) iptables.Chains {
 	}
 	layOut(nat, servicesChain, nodePortsChain, "A-", "", addrs, ports)
 	layOut(filter, rejectChain, rejectPortsChain, "RA-", "R", rejectAddrs, rejectPorts)
-	if n.ServiceCIDR.IsValid() {
+	for _, cidr := range n.ServiceCIDRs {
 		// Nobody has such an address, but the node the cluster DNS's. It is dropped rather than rejected, so that a client
 		// that is faster than the rules of a new Service tries again.
-		filter[rejectChain] = append(filter[rejectChain], "-d "+n.ServiceCIDR.Masked().String()+" -m addrtype ! --dst-type LOCAL -j DROP")
+		filter[rejectChain] = append(filter[rejectChain], "-d "+cidr.String()+" -m addrtype ! --dst-type LOCAL -j DROP")
 	}
 	return iptables.Chains{"nat": nat, "filter": filter}
 }

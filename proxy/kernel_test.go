@@ -17,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
@@ -307,6 +308,8 @@ func testKernel(t *testing.T, iptables string) {
 		}
 	}
 
+	w.ranges()
+
 	code, weight := w.health(30900)
 	if code != 200 || weight != "2" {
 		t.Errorf("health check of two local endpoints: %d, weight %s", code, weight)
@@ -386,4 +389,37 @@ func (w *world) repairs(iptables string) {
 func isTimeout(err error) bool {
 	ne, ok := errors.AsType[net.Error](err)
 	return ok && ne.Timeout()
+}
+
+// ranges: a Service in the range of a new ServiceCIDR is reached from the node, which has no default route; the rest of the
+// range is dropped, and the route goes with it.
+func (w *world) ranges() {
+	w.t.Helper()
+	ctx, cidrs := context.Background(), w.client.NetworkingV1().ServiceCIDRs()
+	more := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.50.0.0/24"}}}
+	if _, err := cidrs.Create(ctx, more, metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	route := func() bool {
+		out, err := exec.Command("ip", "route", "show", "10.50.0.0/24").Output()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return len(out) > 0
+	}
+	w.eventually("a route to a new range", 30*time.Second, route)
+	if _, err := w.client.CoreV1().Services("ns").Create(ctx, service("more", "10.50.0.1", 80, 0), metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.client.DiscoveryV1().EndpointSlices("ns").Create(ctx, slice("more", "", 8080, ep{ip: podIP(1)}), metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.eventually("the node reaches a Service of it", 30*time.Second, func() bool { s, _, _ := w.call("", "tcp", "10.50.0.1:80"); return s == "1" })
+	if _, _, err := w.call("", "tcp", "10.50.0.9:80"); !isTimeout(err) {
+		w.t.Errorf("an address of a new range that no Service has: %v, want a timeout", err)
+	}
+	if err := cidrs.Delete(ctx, "more", metav1.DeleteOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.eventually("the route goes with the range", 30*time.Second, func() bool { return !route() })
 }

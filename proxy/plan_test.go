@@ -28,7 +28,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var testFacts = facts{"MASQUERADE --random-fully", prefix("10.43.0.0/16")}
+var testFacts = facts{"MASQUERADE --random-fully", []netip.Prefix{prefix("10.43.0.0/16")}}
 
 func fragments(svcs []*corev1.Service, eps []*discoveryv1.EndpointSlice) map[string]*fragment {
 	out := map[string]*fragment{}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/mini-k8s/mini/internal/endpointslices"
@@ -38,8 +39,8 @@ type Config struct {
 	NodeName    string
 	NodeIP      netip.Addr
 	ClusterCIDR netip.Prefix // of all pods: what comes from elsewhere is masqueraded
-	// ServiceCIDR is the range of ClusterIPs: what goes there and is nobody's is dropped on the node. The zero Prefix
-	// leaves that, and the route which a node without default route needs, out.
+	// ServiceCIDR is the range of ClusterIPs, to which those of ServiceCIDRs are added: what goes there and is nobody's is
+	// dropped on the node. The zero Prefix leaves that, and the routes which a node without default route needs, out.
 	ServiceCIDR netip.Prefix
 	// NoNodePorts leaves node ports out.
 	NoNodePorts bool
@@ -56,12 +57,14 @@ type Proxy struct {
 	cfg      Config
 	services corelisters.ServiceLister
 	eps      cache.Indexer
+	cidrs    networkinglisters.ServiceCIDRLister // nil without a ServiceCIDR in the config
 	synced   []cache.InformerSynced
 	changed  chan struct{}
 	ready    chan struct{}
 
 	mu    sync.Mutex
 	dirty map[string]bool // namespace/name of Services to render anew
+	moved bool            // the ranges of ClusterIPs may be others
 
 	fragments map[string]*fragment // Run's own, as is
 	health    map[string]*health
@@ -114,6 +117,9 @@ func New(cfg Config) (*Proxy, error) {
 		}
 		p.synced = append(p.synced, reg.HasSynced)
 	}
+	if err := p.watchRanges(); err != nil {
+		return nil, fmt.Errorf("proxy: watch: %w", err)
+	}
 	return p, nil
 }
 
@@ -139,7 +145,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return table.Run(ctx) })
 	if p.cfg.ServiceCIDR.IsValid() {
-		group.Go(func() error { return keepServiceRoute(ctx, p.cfg.ServiceCIDR, p.cfg.NodeIP, p.cfg.Logger) })
+		group.Go(func() error { return keepServiceRoutes(ctx, p.ranges, p.cfg.NodeIP, p.cfg.Logger) })
 	}
 	group.Go(func() error {
 		defer func() {
@@ -148,13 +154,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 			}
 		}()
 		p.loop(ctx, func(f map[string]*fragment) error {
-			if _, err := table.Set(ctx, assemble(f, facts{cmd.Masquerade(), p.cfg.ServiceCIDR})); err != nil {
+			ranges := p.ranges()
+			if _, err := table.Set(ctx, assemble(f, facts{cmd.Masquerade(), ranges})); err != nil {
 				return err
 			}
 			if !p.cfg.ServiceCIDR.IsValid() {
 				return nil
 			}
-			return addServiceRoute(p.cfg.ServiceCIDR, p.cfg.NodeIP)
+			return setServiceRoutes(ranges, p.cfg.NodeIP)
 		})
 		return nil
 	})
@@ -215,8 +222,8 @@ func (p *Proxy) retryFailed() {
 // sync renders what has changed and applies the whole.
 func (p *Proxy) sync(apply func(map[string]*fragment) error) error {
 	p.mu.Lock()
-	dirty := p.dirty
-	p.dirty = map[string]bool{}
+	dirty, moved := p.dirty, p.moved
+	p.dirty, p.moved = map[string]bool{}, false
 	p.mu.Unlock()
 	changed := map[string]*fragment{}
 	for key := range dirty {
@@ -235,10 +242,15 @@ func (p *Proxy) sync(apply func(map[string]*fragment) error) error {
 	default:
 		first = true
 	}
-	if len(changed) == 0 && !first {
+	if len(changed) == 0 && !first && !moved {
 		return nil
 	}
 	err := p.change(slices.Sorted(maps.Keys(changed)), changed, apply)
+	if err != nil && moved {
+		p.mu.Lock()
+		p.moved = true // tried again with the rest
+		p.mu.Unlock()
+	}
 	if first && (err == nil || len(p.fragments) > 0) {
 		p.cfg.Logger.Info("the rules of Services are in force", "services", len(p.fragments))
 		close(p.ready)
@@ -370,7 +382,7 @@ func Clean(ctx context.Context, cfg Config) error {
 	case !errors.Is(err, iptables.ErrNotInstalled): // without the command there never were rules
 		errs = append(errs, err)
 	}
-	errs = append(errs, removeServiceRoute())
+	errs = append(errs, removeServiceRoutes(nil))
 	if cfg.DataDir != "" {
 		errs = append(errs, sysctlRecord(cfg.DataDir).Restore())
 	}
