@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/mini-k8s/mini/apiserver/registry/scheduling"
@@ -40,7 +41,23 @@ func unlessThere(err error) error {
 	return err
 }
 
-// makeServiceCIDR publishes the ranges that this server allocates from as the ServiceCIDR "kubernetes", which is Ready while
+// keepServiceCIDR makes the ServiceCIDR anew when it has been deleted.
+func (s *Server) keepServiceCIDR(ctx context.Context, client kubernetes.Interface) error {
+	select {
+	case <-s.bootstrapped:
+	case <-ctx.Done():
+		return nil
+	}
+	if len(s.config.ServiceCIDRs) == 0 {
+		return nil
+	}
+	s.follow(ctx, "the kubernetes ServiceCIDR", func(ctx context.Context) (watch.Interface, error) {
+		return client.NetworkingV1().ServiceCIDRs().Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + kubernetesService})
+	}, func() error { return s.makeServiceCIDR(ctx, client) })
+	return nil
+}
+
+// makeServiceCIDR publishes the ranges of this server's configuration as the ServiceCIDR "kubernetes", which is Ready while
 // it says the same as the server's own configuration (KEP-1880).
 func (s *Server) makeServiceCIDR(ctx context.Context, client kubernetes.Interface) error {
 	if len(s.config.ServiceCIDRs) == 0 {
@@ -61,11 +78,11 @@ func (s *Server) makeServiceCIDR(ctx context.Context, client kubernetes.Interfac
 		have.Spec.CIDRs = ranges
 		have, err = cidrs.Update(ctx, have, metav1.UpdateOptions{})
 	}
-	if err != nil {
+	if err != nil || have.DeletionTimestamp != nil {
 		return err
 	}
 	if !slices.Equal(have.Spec.CIDRs, ranges) {
-		s.logger.Warn("the ServiceCIDR kubernetes is not what --service-cidr says; addresses come from the flag's range: delete the object to have it made anew",
+		s.logger.Warn("the ServiceCIDR kubernetes is not what --service-cidr says; addresses come from the ranges of both: delete the object to have it made anew",
 			"object", have.Spec.CIDRs, "flag", ranges)
 		return nil
 	}

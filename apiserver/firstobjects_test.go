@@ -2,14 +2,19 @@ package apiserver_test
 
 import (
 	"bytes"
+	"net/netip"
+	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
+
+	"github.com/mini-k8s/mini/apiserver"
 )
 
 // TestFirstObjects: a server that is ready has made what every cluster starts with.
@@ -88,5 +93,57 @@ func TestFirstObjects(t *testing.T) {
 	eventually(t, "built-in groups have their APIServices", func() bool {
 		body, err := c.client.Discovery().RESTClient().Get().AbsPath("/apis/apiregistration.k8s.io/v1/apiservices/v1.apps").DoRaw(t.Context())
 		return err == nil && bytes.Contains(body, []byte(`"Local APIServices are always available"`))
+	})
+}
+
+// TestServiceCIDRs: when the server's own range is full, a Service gets an address of a ServiceCIDR that has become Ready;
+// the server's own is made anew when it is deleted.
+func TestServiceCIDRs(t *testing.T) {
+	c := start(t, func(config *apiserver.Config) {
+		config.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/30")}
+	})
+	create := func(name string) (*corev1.Service, error) {
+		return c.client.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+		}, metav1.CreateOptions{})
+	}
+	if s, err := create("a"); err != nil || s.Spec.ClusterIP != "10.43.0.2" { // the first is the kubernetes Service's
+		t.Fatal(s, err)
+	}
+	if s, err := create("b"); err == nil || !strings.Contains(err.Error(), "range is full") {
+		t.Fatal(s, err)
+	}
+	cidrs := c.client.NetworkingV1().ServiceCIDRs()
+	second, err := cidrs.Create(t.Context(), &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: "second"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.50.0.0/30"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := create("b"); err == nil {
+		t.Fatalf("%s of a range that is not ready", s.Spec.ClusterIP)
+	}
+	second.Status.Conditions = []metav1.Condition{{Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, Reason: "Test", LastTransitionTime: metav1.Now()}}
+	if _, err := cidrs.UpdateStatus(t.Context(), second, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := create("b")
+	if err != nil || !strings.HasPrefix(s.Spec.ClusterIP, "10.50.0.") {
+		t.Fatal(s, err)
+	}
+	ip, err := c.client.NetworkingV1().IPAddresses().Get(t.Context(), s.Spec.ClusterIP, metav1.GetOptions{})
+	if err != nil || ip.Spec.ParentRef.Name != "b" {
+		t.Error(ip, err)
+	}
+	first, err := cidrs.Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cidrs.Delete(t.Context(), "kubernetes", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server's own ServiceCIDR comes back", func() bool {
+		again, err := cidrs.Get(t.Context(), "kubernetes", metav1.GetOptions{})
+		return err == nil && again.UID != first.UID && meta.IsStatusConditionTrue(again.Status.Conditions, networkingv1.ServiceCIDRConditionReady)
 	})
 }

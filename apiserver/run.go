@@ -41,6 +41,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return s.bootstrap(ctx, client) })
 	group.Go(func() error { return s.keepKubernetesService(ctx, client) })
+	group.Go(func() error { return s.keepServiceCIDR(ctx, client) })
 	group.Go(func() error { return s.keepFlowControl(ctx, client) })
 	group.Go(func() error { return s.followFlowControl(ctx, client) })
 	group.Go(func() error { return s.makeAPIServices(ctx) })

@@ -14,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -44,6 +45,7 @@ import (
 	"github.com/mini-k8s/mini/controller/resourcequota"
 	"github.com/mini-k8s/mini/controller/rootca"
 	"github.com/mini-k8s/mini/controller/serviceaccount"
+	"github.com/mini-k8s/mini/controller/servicecidr"
 	"github.com/mini-k8s/mini/controller/tainteviction"
 	"github.com/mini-k8s/mini/controller/vacprotection"
 	"github.com/mini-k8s/mini/controller/volume"
@@ -190,6 +192,10 @@ func build(cfg Config, feeds *feed.Set, broadcaster record.EventBroadcaster) (ma
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("volume"), Events: events("persistentvolume-controller"),
 	})
 	add("volume", vol, err)
+	ranges, err := servicecidr.New(servicecidr.Config{
+		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("servicecidr"),
+	})
+	add("servicecidr", ranges, err)
 	vac, err := vacprotection.New(vacprotection.Config{
 		Client: cfg.Client, Informers: cfg.Informers, Feeds: feeds, Logger: logger("vacprotection"),
 	})
@@ -258,6 +264,8 @@ func shared(f informers.SharedInformerFactory) []garbage.Shared {
 		of(storagev1.SchemeGroupVersion, "storageclasses", "StorageClass", false, f.Storage().V1().StorageClasses().Informer()),
 		of(storagev1.SchemeGroupVersion, "volumeattributesclasses", "VolumeAttributesClass", false, f.Storage().V1().VolumeAttributesClasses().Informer()),
 		of(discoveryv1.SchemeGroupVersion, "endpointslices", "EndpointSlice", true, f.Discovery().V1().EndpointSlices().Informer()),
+		of(networkingv1.SchemeGroupVersion, "servicecidrs", "ServiceCIDR", false, f.Networking().V1().ServiceCIDRs().Informer()),
+		of(networkingv1.SchemeGroupVersion, "ipaddresses", "IPAddress", false, f.Networking().V1().IPAddresses().Informer()),
 		of(coordinationv1.SchemeGroupVersion, "leases", "Lease", true, f.Coordination().V1().Leases().Informer()),
 		// The authorizer's, where it shares the factory.
 		of(rbacv1.SchemeGroupVersion, "roles", "Role", true, rbac.Roles().Informer()),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,23 +23,19 @@ const cleanupTimeout = 10 * time.Second
 // Allocators hand out cluster addresses and node ports. What is taken is recorded in etcd the way an upstream apiserver
 // records it, so that several servers, of either kind, never give one thing to two Services:
 //
-//   - an address is an IPAddress object named after it; creating it is the claim (KEP-1880);
+//   - an address is an IPAddress object named after it; creating it is the claim (KEP-1880). It comes from the ranges of
+//     deps or from those of a ServiceCIDR;
 //   - node ports are bits in the RangeAllocation /registry/ranges/servicenodeports.
 //
 // A crash between claim and write leaves a claim without a Service; Run finds those and gives them back.
 type Allocators struct {
 	deps  registry.Deps
-	pools []addressPool
 	leaks map[int32]int // node ports without a Service, by the rounds of repair that saw them
 }
 
 // NewAllocators prepares the allocators of deps' ranges; it does no I/O.
 func NewAllocators(deps registry.Deps) *Allocators {
-	a := &Allocators{deps: deps, leaks: map[int32]int{}}
-	for _, cidr := range deps.ServiceCIDRs {
-		a.pools = append(a.pools, newAddressPool(cidr))
-	}
-	return a
+	return &Allocators{deps: deps, leaks: map[int32]int{}}
 }
 
 func (a *Allocators) addresses() store.Collection {
@@ -51,15 +48,6 @@ func (a *Allocators) ranges() store.Collection {
 
 func (a *Allocators) services() store.Collection {
 	return a.deps.Collection("services/specs", corev1.SchemeGroupVersion.WithKind("Service"))
-}
-
-func (a *Allocators) pool(family corev1.IPFamily) *addressPool {
-	for i := range a.pools {
-		if familyOf(a.pools[i].cidr.Addr()) == family {
-			return &a.pools[i]
-		}
-	}
-	return nil
 }
 
 // heldAddresses are the cluster addresses a service owns.
@@ -188,11 +176,10 @@ func (a *Allocators) takeAddresses(ctx context.Context, s *corev1.Service, had s
 			took.Insert(addr.String())
 			continue
 		}
-		pool := a.pool(family)
-		if pool == nil {
+		if !slices.ContainsFunc(a.deps.ServiceCIDRs, func(p netip.Prefix) bool { return familyOf(p.Addr()) == family }) {
 			return took, invalidService(s, field.Invalid(field.NewPath("spec", "ipFamilies").Index(i), family, "not configured on this cluster"))
 		}
-		addr, err := a.claimAny(ctx, s, pool, dryRun)
+		addr, err := a.claimAny(ctx, s, family, dryRun)
 		if err != nil {
 			return took, err
 		}

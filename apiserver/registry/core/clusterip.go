@@ -85,13 +85,10 @@ func ipAddress(s *corev1.Service, addr netip.Addr) *networkingv1.IPAddress {
 
 // claim takes one given address; problem says, in upstream's words, why it cannot be had.
 func (a *Allocators) claim(ctx context.Context, s *corev1.Service, addr netip.Addr, dryRun bool) (problem string, err error) {
-	pool := a.pool(familyOf(addr))
-	if pool == nil || !pool.contains(addr) {
-		cidr := "" // of the same family, if the cluster has one
-		if pool != nil {
-			cidr = pool.cidr.String()
-		}
-		return fmt.Sprintf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", addr, cidr), nil
+	if open, err := a.inRange(ctx, addr); err != nil {
+		return "", err
+	} else if !open {
+		return "the provided network does not match the current range", nil
 	}
 	if dryRun {
 		_, err = a.addresses().Get(ctx, addr.String(), "")
@@ -110,9 +107,35 @@ func (a *Allocators) claim(ctx context.Context, s *corev1.Service, addr netip.Ad
 	return "", err
 }
 
-// claimAny takes some free address: from the upper part, starting anywhere in it, and only when that is full from the
-// lower part.
-func (a *Allocators) claimAny(ctx context.Context, s *corev1.Service, pool *addressPool, dryRun bool) (netip.Addr, error) {
+// claimAny takes some free address of a family, from the first range that has one.
+func (a *Allocators) claimAny(ctx context.Context, s *corev1.Service, family corev1.IPFamily, dryRun bool) (netip.Addr, error) {
+	tried := map[netip.Prefix]bool{}
+	for _, fresh := range []bool{false, true} { // a range that was opened a moment ago is asked for only when it is needed
+		ranges, err := a.serviceRanges(ctx, fresh)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		for _, r := range ranges {
+			if !r.open || familyOf(r.cidr.Addr()) != family || tried[r.cidr] {
+				continue
+			}
+			tried[r.cidr] = true
+			pool := newAddressPool(r.cidr)
+			addr, ok, err := a.claimFrom(ctx, s, &pool, dryRun)
+			if err != nil {
+				return netip.Addr{}, fmt.Errorf("allocating a cluster IP: %w", err)
+			}
+			if ok {
+				return addr, nil
+			}
+		}
+	}
+	return netip.Addr{}, apierrors.NewInternalError(errors.New("failed to allocate a serviceIP: range is full"))
+}
+
+// claimFrom takes a free address of one range: from the upper part, starting anywhere in it, and only when that is full from
+// the lower part.
+func (a *Allocators) claimFrom(ctx context.Context, s *corev1.Service, pool *addressPool, dryRun bool) (netip.Addr, bool, error) {
 	taken := a.addresses()
 	try := func(from, n uint64) (netip.Addr, bool, error) {
 		if n == 0 {
@@ -144,13 +167,7 @@ func (a *Allocators) claimAny(ctx context.Context, s *corev1.Service, pool *addr
 	if err == nil && !ok {
 		addr, ok, err = try(0, pool.reserved)
 	}
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("allocating a cluster IP: %w", err)
-	}
-	if !ok {
-		return netip.Addr{}, apierrors.NewInternalError(errors.New("failed to allocate a serviceIP: range is full"))
-	}
-	return addr, nil
+	return addr, ok, err
 }
 
 // releaseAddress gives an address back if it is still claimed for owner.

@@ -61,8 +61,12 @@ func (a *Allocators) Repair(ctx context.Context) error {
 }
 
 func (a *Allocators) repairAddresses(ctx context.Context, services []*corev1.Service) error {
-	if len(a.pools) == 0 {
+	if len(a.deps.ServiceCIDRs) == 0 {
 		return nil
+	}
+	ranges, err := a.serviceRanges(ctx, true)
+	if err != nil {
+		return err
 	}
 	claims, err := a.addresses().List(ctx, store.ListOptions{})
 	if err != nil {
@@ -85,8 +89,8 @@ func (a *Allocators) repairAddresses(ctx context.Context, services []*corev1.Ser
 			if claimed[ip] != nil || err != nil {
 				continue
 			}
-			if pool := a.pool(familyOf(addr)); pool == nil || !pool.contains(addr) {
-				a.warn("a service's cluster IP is outside the service range; recreate it", "ip", ip, "service", s.Namespace+"/"+s.Name)
+			if !holds(ranges, addr, true) {
+				a.warn("a service's cluster IP is in no service range; recreate it, or add a ServiceCIDR that has it", "ip", ip, "service", s.Namespace+"/"+s.Name)
 				continue
 			}
 			if _, err := a.addresses().Create(ctx, ip, ipAddress(s, addr)); err != nil && !errors.Is(err, store.ErrExists) {

@@ -105,6 +105,7 @@ func newWorld(cidrs ...string) (world, registry.Deps, *Allocators, registry.Reso
 		deps.ServiceCIDRs = append(deps.ServiceCIDRs, netip.MustParsePrefix(c))
 	}
 	w.collection("ipaddresses", schema.GroupVersionKind{})
+	w.collection("servicecidrs", schema.GroupVersionKind{})
 	w.collection("ranges", schema.GroupVersionKind{})
 	w.collection("services/specs", schema.GroupVersionKind{})
 	a := NewAllocators(deps)
@@ -210,8 +211,8 @@ func TestServiceRefusals(t *testing.T) {
 	}
 	for _, test := range []struct{ name, spec, want string }{
 		{"taken", `{clusterIP: 10.43.0.10, ports: [{port: 80}]}`, `spec.clusterIPs: Invalid value: ["10.43.0.10"]: failed to allocate IP 10.43.0.10: provided IP is already allocated`},
-		{"outside", `{clusterIP: 10.44.0.1, ports: [{port: 80}]}`, `failed to allocate IP 10.44.0.1: the provided IP (10.44.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/16`},
-		{"broadcast", `{clusterIP: 10.43.255.255, ports: [{port: 80}]}`, `is not in the valid range`},
+		{"outside", `{clusterIP: 10.44.0.1, ports: [{port: 80}]}`, `failed to allocate IP 10.44.0.1: the provided network does not match the current range`},
+		{"broadcast", `{clusterIP: 10.43.255.255, ports: [{port: 80}]}`, `does not match the current range`},
 		{"nodePort_taken", `{type: NodePort, ports: [{port: 80, nodePort: 30001}]}`, `spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated`},
 		{"nodePort_outside", `{type: NodePort, ports: [{port: 80, nodePort: 80}]}`, `spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-30063`},
 		{"nodePort_on_clusterIP", `{ports: [{port: 80, nodePort: 30002}]}`, "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"},
