@@ -244,6 +244,7 @@ const crashScript = "echo up; while true; do sleep 1; done"
 func (n *node) crashConfig(s Sandbox, pod *corev1.Pod) ContainerConfig {
 	cfg := n.script(s, pod, "main", crashScript)
 	cfg.Mounts = []Mount{{ContainerPath: "/image", Image: testImage, SubPath: "etc"}}
+	cfg.Container.Stdin = true
 	return cfg
 }
 

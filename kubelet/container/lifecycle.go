@@ -324,10 +324,10 @@ func (r *Containerd) removeContainer(ctx context.Context, c *container) error {
 	if err := native(r.client.SnapshotService(r.snapshotter).Remove(ctx, c.id)); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container %s: root file system: %w", c.id, err)
 	}
+	r.closeLog(c.id) // before the record goes: nobody else knows of the pipes
 	if err := native(r.client.ContainerService().Delete(ctx, c.id)); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", c.id, err)
 	}
-	r.closeLog(c.id)
 	r.mu.Lock()
 	delete(r.containers, c.id)
 	r.mu.Unlock()
