@@ -299,12 +299,17 @@ func FuzzApply(f *testing.F) {
 			t.Fatalf("%s moved to %s/%s", body, first.GetNamespace(), first.GetName())
 		}
 		survives(t, e.kind, first)
-		stored, err := e.stored(first.DeepCopyObject().(store.Object))
+		created := first.DeepCopyObject().(store.Object)
+		if _, err := q.beforeCreate(created); err != nil {
+			clientsFault(t, err, body)
+			return
+		}
+		stored, err := e.stored(created)
 		if err != nil {
 			return
 		}
 		item := &store.Item{Object: stored}
-		// What is served then may have more than was applied: the defaults of the version that is stored.
+		// What is served then may have more than was applied: what a create fills in, and the defaults of the version that is stored.
 		served, err := e.kind.Object(item)
 		if err != nil {
 			t.Fatal(err)
