@@ -20,14 +20,16 @@ func CheckDepth(data []byte) error {
 	if bytes.Count(data, []byte{'{'})+bytes.Count(data, []byte{'['}) <= MaxDepth {
 		return nil
 	}
-	if depth, _ := Measure(data); depth > MaxDepth {
+	if depth, _, _ := Measure(data); depth > MaxDepth {
 		return errTooDeep
 	}
 	return nil
 }
 
-// Measure returns how deep arrays and objects lie in each other, and how long the longest string is.
-func Measure(json []byte) (depth, longest int) {
+// Measure returns how deep arrays and objects lie in each other, how long the longest string is, and how many elements they
+// have together at most.
+func Measure(json []byte) (depth, longest, elements int) {
+	elements = 1
 	level := 0
 	for i := 0; i < len(json); i++ {
 		switch json[i] {
@@ -36,6 +38,8 @@ func Measure(json []byte) (depth, longest int) {
 			depth = max(depth, level)
 		case '}', ']':
 			level--
+		case ',':
+			elements++
 		case '"':
 			start := i
 			for i++; i < len(json) && json[i] != '"'; i++ {
@@ -46,7 +50,7 @@ func Measure(json []byte) (depth, longest int) {
 			longest = max(longest, i-start-1)
 		}
 	}
-	return depth, longest
+	return depth, longest, elements
 }
 
 // checkMessage does the same for a protobuf message. Only schemas of custom resources can contain themselves.

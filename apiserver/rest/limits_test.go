@@ -59,6 +59,7 @@ func TestPatchLimits(t *testing.T) {
 		{"moved ever deeper", types.JSONPatchType, thing("{}"),
 			"[" + moves(300) + "]", 413, "would take too long"},
 		{"one moved", types.JSONPatchType, thing(`{"a":1}`), `[{"op":"move","from":"/spec/a","path":"/spec/b"}]`, 0, ""},
+		{"shifts beside a long text", types.JSONPatchType, thing(`{"b":"` + big + `","a":[` + repeated(5000, "%d,") + `]}`), "[" + repeated(10000, `{"op":"add","path":"/spec/a/0","value":%d},`) + "]", 0, ""},
 		{"shifts in a long list", types.JSONPatchType, thing(`{"a":[` + repeated(100000, "%d,") + `]}`), "[" + repeated(9000, `{"op":"add","path":"/spec/a/0","value":%d},`) + "]", 413, "would take too long"},
 		{"shifts in a list", types.JSONPatchType, thing(`{"a":[` + repeated(2000, "%d,") + `]}`), "[" + repeated(1000, `{"op":"add","path":"/spec/a/0","value":%d},`) + "]", 0, ""},
 		{"tests of a long text", types.JSONPatchType, thing(`{"a":"` + big + `"}`), "[" + repeated(9000, `{"op":"test","path":"/spec/a","value":"%d"},`) + "]", 413, "would take too long"},

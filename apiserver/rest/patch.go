@@ -258,7 +258,7 @@ func mergePatcher(body []byte, strict bool) (*patcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	depth, _ := codec.Measure(body)
+	depth, _, _ := codec.Measure(body)
 	return &patcher{strict: found, apply: func(original []byte) ([]byte, error) {
 		if err := checkWork(depth * (len(original) + len(body))); err != nil {
 			return nil, err

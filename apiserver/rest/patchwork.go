@@ -24,7 +24,7 @@ func checkWork(work int) error {
 
 // jsonPatchWork is what a JSON patch costs, which body holds, on an object.
 func jsonPatchWork(patch jsonpatch.Patch, body int, original []byte) int {
-	depth, longest := codec.Measure(original)
+	depth, longest, elements := codec.Measure(original)
 	size := len(original) + body
 	tests, shifts, copied := 0, 0, int64(0)
 	for _, op := range patch {
@@ -33,7 +33,9 @@ func jsonPatchWork(patch jsonpatch.Patch, body int, original []byte) int {
 		level := strings.Count(path, "/")
 		below, text := 0, 0
 		if v := op["value"]; v != nil {
-			below, text = codec.Measure(*v)
+			more := 0
+			below, text, more = codec.Measure(*v)
+			elements += more
 		}
 		switch op.Kind() {
 		case "test":
@@ -54,7 +56,8 @@ func jsonPatchWork(patch jsonpatch.Patch, body int, original []byte) int {
 		longest = max(longest, text)
 	}
 	size += int(copied)
-	return depth*size + tests*longest + shifts*size/8
+	elements += int(copied) / len("0,")
+	return depth*size + tests*longest + shifts*elements/2
 }
 
 // isIndex says whether a JSON pointer may name a place in the middle of an array.
